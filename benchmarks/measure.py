@@ -1,0 +1,68 @@
+"""How a benchmark measures here: interleaved rounds, medians, ratios; a table to read and JSON to keep.
+
+It may not know what it measures. The machine is shared and its clock drifts, so absolute figures only give
+the order of magnitude: every contender runs once in every round, in a shuffled order, and what is compared
+are the medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["emit", "interleaved", "per_call", "table"]
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+    """Return the median seconds that each contender takes, every one of them run once a round."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    for _ in range(rounds):
+        random.shuffle(order)
+        for name in order:
+            run = contenders[name]
+            gc.collect()
+            gc.disable()
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+            gc.enable()
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def per_call(call: Callable[[Any], object], arguments: list[Any]) -> Callable[[], None]:
+    """Return a contender that makes one call an argument, in a plain loop as a user's code would."""
+
+    def run() -> None:
+        for argument in arguments:
+            call(argument)
+
+    return run
+
+
+def table(title: str, seconds: Mapping[str, float], *, floor: str, calls: int = 1, unit: str = "ns") -> str:
+    """Return a Markdown table of the figures a call and of their ratio to ``floor``."""
+    scale = {"ns": 1e9, "us": 1e6, "ms": 1e3}[unit] / calls
+    rows = [f"### {title}", "", f"| | {unit} | ratio to {floor} |", "|---|---:|---:|"]
+    for name, value in sorted(seconds.items(), key=lambda item: item[1]):
+        rows.append(f"| {name} | {value * scale:,.1f} | {value / seconds[floor]:.2f} |")
+    return "\n".join([*rows, ""])
+
+
+def emit(name: str, text: str, figures: Mapping[str, object], argv: list[str] | None = None) -> None:
+    """Print the tables, and write what was measured as JSON where ``--json FILE`` says."""
+    parser = argparse.ArgumentParser(description=f"benchmark: {name}")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options, _ = parser.parse_known_args(argv)
+    print(text)
+    if options.json:
+        machine = {"python": platform.python_version(), "machine": platform.machine()}
+        options.json.write_text(json.dumps({"name": name, **machine, "figures": figures}, indent=1) + "\n")
