@@ -1,19 +1,24 @@
 """Who can serve at one instant: the immutable snapshot that strategies read.
 
-A tuple of the replicas that are ready, which knows the membership it was taken from. Membership and
-readiness change together, under one version, by swapping one of these for another; readers take no lock.
-A strategy recognises an unchanged membership by the identity of ``members``, so a readiness change never
-makes it rebuild what depends on the members alone, such as a ring.
+A tuple of the replicas that are ready, which knows the membership it was taken from. Membership, readiness
+and effective weights change together, under one version, by swapping one of these for another; readers take
+no lock. A strategy recognises an unchanged membership by the identity of ``members``, so a readiness change
+never makes it rebuild what depends on the members alone, such as a ring.
+
+It knows nothing of why a replica is not in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
+from itertools import accumulate
 
 from ..replica import Replica
 
 __all__ = ["ReadySet"]
+
+_NO_WEIGHTS: Mapping[str, float] = {}
 
 
 class ReadySet(tuple[Replica, ...]):
@@ -24,23 +29,41 @@ class ReadySet(tuple[Replica, ...]):
 
     Attributes:
         members: The whole membership, ready or not. The same object as long as the membership is the same.
-        version: Grows by one with every change of membership or readiness.
+        version: Grows by one with every change of membership, readiness or effective weight.
+        ramp: By id, the fraction of its own weight that a replica which warms up gets now, for those below 1.
+        draining: Replicas that take no new session, but may go on serving those they have; not in the tuple.
+        panic: Whether replicas that were judged unfit are in, because too few would be left without them.
     """
 
     members: tuple[Replica, ...]
     version: int
+    ramp: Mapping[str, float]
+    draining: tuple[Replica, ...]
+    panic: bool
 
     def __new__(cls, replicas: Iterable[Replica] = ()) -> ReadySet:
         """Take ``replicas`` as a membership of which everyone is ready."""
         return cls.of(tuple(replicas), None, 0)
 
     @classmethod
-    def of(cls, members: tuple[Replica, ...], ready_ids: Collection[str] | None, version: int) -> ReadySet:
+    def of(
+        cls,
+        members: tuple[Replica, ...],
+        ready_ids: Collection[str] | None,
+        version: int,
+        *,
+        ramp: Mapping[str, float] = _NO_WEIGHTS,
+        draining: tuple[Replica, ...] = (),
+        panic: bool = False,
+    ) -> ReadySet:
         """Take those of ``members`` whose id is in ``ready_ids`` (None: all of them)."""
         ready = members if ready_ids is None else [r for r in members if r.id in ready_ids]
         self = tuple.__new__(cls, ready)
         self.members = members
         self.version = version
+        self.ramp = ramp
+        self.draining = draining
+        self.panic = panic
         return self
 
     @cached_property
@@ -48,6 +71,43 @@ class ReadySet(tuple[Replica, ...]):
         """The replicas that can serve, by id; built once a snapshot."""
         return {replica.id: replica for replica in self}
 
+    @cached_property
+    def eligible(self) -> tuple[Replica, ...]:
+        """The replicas with a weight above zero: those that a strategy may pick."""
+        chosen = [r for r in self if r.weight]
+        return self if len(chosen) == len(self) else tuple(chosen)
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether all that may be picked have the same effective weight, so that weights need no reading."""
+        return not self.ramp and len({r.weight for r in self.eligible}) <= 1
+
+    @cached_property
+    def weights(self) -> dict[str, float]:
+        """The effective weight of each that may be picked, by id: its own, or a part while it warms up."""
+        ramp = self.ramp
+        return {r.id: r.weight * ramp.get(r.id, 1.0) for r in self.eligible}
+
+    @cached_property
+    def cumulative(self) -> list[float]:
+        """Running sums of the effective weights of ``eligible``, for a draw by bisection."""
+        return list(accumulate(self.weights.values()))
+
+    def weight(self, replica: Replica | str) -> float:
+        """Return the effective weight of a replica: 0.0 for one that is not in the set."""
+        return self.weights.get(replica if isinstance(replica, str) else replica.id, 0.0)
+
+    def only(self, ids: Collection[str]) -> ReadySet:
+        """Return the same snapshot with only the replicas named, of the same membership. O(n)."""
+        return ReadySet.of(
+            self.members,
+            self.by_id.keys() & ids,
+            self.version,
+            ramp=self.ramp,
+            draining=self.draining,
+            panic=self.panic,
+        )
+
     def without(self, ids: Collection[str]) -> ReadySet:
         """Return the same snapshot less the replicas named, of the same membership. O(n)."""
-        return ReadySet.of(self.members, self.by_id.keys() - ids, self.version)
+        return self.only(self.by_id.keys() - ids)
