@@ -1,1 +1,25 @@
-"""."""
+"""Which of the ready replicas serves next: one interface, and a file a strategy."""
+
+from .least_loaded import LeastLoaded
+from .load import InFlight, Load
+from .peak_ewma import PeakEwma
+from .power_of_two import PowerOfTwo
+from .random_choice import RandomChoice
+from .ring_hash import RingHash
+from .round_robin import RoundRobin
+from .strategy import Key, Pick, Strategy, as_strategy
+
+__all__ = [
+    "InFlight",
+    "Key",
+    "LeastLoaded",
+    "Load",
+    "PeakEwma",
+    "Pick",
+    "PowerOfTwo",
+    "RandomChoice",
+    "RingHash",
+    "RoundRobin",
+    "Strategy",
+    "as_strategy",
+]
