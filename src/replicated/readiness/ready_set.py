@@ -89,9 +89,12 @@ class ReadySet(tuple[Replica, ...]):
         return {r.id: r.weight * ramp.get(r.id, 1.0) for r in self.eligible}
 
     @cached_property
-    def cumulative(self) -> list[float]:
-        """Running sums of the effective weights of ``eligible``, for a draw by bisection."""
-        return list(accumulate(self.weights.values()))
+    def draw(self) -> tuple[tuple[Replica, ...], list[float] | None]:
+        """``eligible``, and the running sums of their effective weights; None for those when they are even.
+
+        All that a random pick needs, behind one look-up.
+        """
+        return self.eligible, None if self.even else list(accumulate(self.weights.values()))
 
     def weight(self, replica: Replica | str) -> float:
         """Return the effective weight of a replica: 0.0 for one that is not in the set."""
