@@ -75,11 +75,13 @@ def wheel(session: nox.Session) -> None:
     for name in ("tests", "pyproject.toml"):
         target = copy / name
         session.run(
-            "python", "-c",
+            "python",
+            "-c",
             "import shutil, sys, pathlib; s, t = map(pathlib.Path, sys.argv[1:]);"
             "t.parent.mkdir(parents=True, exist_ok=True);"
             "shutil.copytree(s, t) if s.is_dir() else shutil.copy(s, t)",
-            name, str(target),
+            name,
+            str(target),
         )
     with session.chdir(copy):
         session.run("pytest", *session.posargs)
@@ -89,6 +91,8 @@ def wheel(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure against the packages users would take instead: `nox -s bench -- ring`."""
     session.install("-e", ".[demo]", *group("bench", "test"))
-    names = session.posargs or sorted(p.stem.removeprefix("bench_") for p in Path("benchmarks").glob("bench_*.py"))
+    names = session.posargs or sorted(
+        p.stem.removeprefix("bench_") for p in Path("benchmarks").glob("bench_*.py")
+    )
     for name in names:
         session.run("python", f"benchmarks/bench_{name}.py")

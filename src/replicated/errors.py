@@ -12,6 +12,10 @@ for callers whose own protocol wants one.
     ├── AlreadyFinished    (RuntimeError)   a Forward or a lease was finished a second time
     ├── LoadReentered      (RuntimeError)   a loader was asked for the key that it is loading
     ├── MissingExtra       (ImportError)    an adapter is used without its optional dependency
+    ├── UpstreamError                       a replica did not answer as HTTP asks
+    │   ├── UpstreamUnreachable             no connection came about: the replica saw nothing of the request
+    │   ├── UpstreamTimeout                 a deadline passed
+    │   └── UpstreamBroken                  it closed, reset or spoke garbage
     └── NotServed                           `lease` found no replica to lend, and says when to come back
         ├── Refused                         the throttle said no
         └── NoReplica      (LookupError)    nobody can serve
@@ -30,6 +34,10 @@ __all__ = [
     "ReplicatedError",
     "StrategyError",
     "UnknownReplica",
+    "UpstreamBroken",
+    "UpstreamError",
+    "UpstreamTimeout",
+    "UpstreamUnreachable",
 ]
 
 
@@ -82,3 +90,19 @@ class Refused(NotServed):
 
 class NoReplica(NotServed, LookupError):
     """Nobody can serve."""
+
+
+class UpstreamError(ReplicatedError):
+    """A replica did not answer as HTTP asks."""
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection came about: the replica saw nothing of the request."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """A deadline passed: for the connection, the first byte, or between two pieces of a body."""
+
+
+class UpstreamBroken(UpstreamError):
+    """The connection was closed, was reset or carried what is not HTTP, before the response was whole."""

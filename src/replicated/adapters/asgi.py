@@ -1,0 +1,217 @@
+"""ASGI's face of the library: a reverse proxy, and a throttle, a cache and a readiness endpoint for any app.
+
+Each is an ASGI application around the handlers that ``replicated serve`` runs, for those who compose an
+application of their own. What a message looks like is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ..affinity import Affinity
+from ..http.caching import HttpCacheRules
+from ..http.fields import problem
+from ..http.framing import Limits
+from ..http.identity import Client, Identity, Network, address_key
+from ..http.message import Request, Response
+from ..tier import Tier
+from .asgi_front import AppHandler, ASGIApp, HandlerApp, Message, Receive, Scope, Send, request_of, respond
+from .exchange import Exchange, ThrottleKey, gatekeeper, too_many
+from .http_cache import HttpCache
+from .upstream import Upstream
+
+if TYPE_CHECKING:
+    from ..throttle import Throttle
+
+__all__ = ["CacheMiddleware", "ReadinessEndpoint", "ReverseProxy", "ThrottleMiddleware"]
+
+
+class ReverseProxy(HandlerApp):
+    """A reverse proxy: balances requests over the replicas of a tier, on any ASGI server.
+
+    ``app = ReverseProxy(Tier([Replica("a", "http://127.0.0.1:9001"), ...]))``. Serve it with one event loop
+    a process, and put probes beside it with ``replicated.adapters.probes``.
+
+    Args:
+        tier: Decides who serves.
+        affinity: What requests are kept on one replica by.
+        trusted: Networks whose forwarding headers are believed; nobody's by default.
+        limits: What is too large to pass.
+        upstream: Carries the requests; one with default timeouts by default.
+        pseudonym: What this proxy calls itself in Via.
+
+    Raises:
+        ValueError: A network or a limit cannot be.
+    """
+
+    def __init__(
+        self,
+        tier: Tier,
+        *,
+        affinity: Affinity | None = None,
+        trusted: Iterable[str | Network] = (),
+        limits: Limits | None = None,
+        upstream: Upstream | None = None,
+        pseudonym: str = "replicated",
+    ) -> None:
+        self.upstream = upstream or Upstream()
+        exchange = Exchange(
+            tier, self.upstream, identity=Identity(trusted), affinity=affinity, pseudonym=pseudonym
+        )
+        super().__init__(gatekeeper(exchange, limits or Limits(), pseudonym.encode("latin-1")))
+
+    async def shutdown(self) -> None:
+        """Close the connections that are idle."""
+        await self.upstream.aclose()
+
+
+class ThrottleMiddleware:
+    """Refuses those who have had enough, with 429 and a Retry-After, before their body is read.
+
+    Args:
+        app: Answers those who may.
+        throttle: Counts.
+        trusted: Networks whose X-Forwarded-For is believed; nobody's by default.
+        key: Whom a request counts against; by default its client's address and its path.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        throttle: Throttle,
+        *,
+        trusted: Iterable[str | Network] = (),
+        key: ThrottleKey | None = None,
+    ) -> None:
+        self.app = app
+        self.throttle = throttle
+        self.identity = Identity(trusted)
+        self.key = key or by_address_and_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope; a WebSocket counts as the request that opens it."""
+        wait = self.wait(scope, receive) if scope["type"] in ("http", "websocket") else 0.0
+        if wait <= 0:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await respond(too_many(wait), receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def wait(self, scope: Scope, receive: Receive) -> float:
+        request = request_of(scope, receive)
+        client = self.identity.client(request.peer, request.scheme, request.headers)
+        key = self.key(client, request)
+        return 0.0 if key is None else self.throttle.take(key)
+
+
+def by_address_and_path(client: Client, request: Request) -> str:
+    """Count by the client's address and the path, as Varnish's throttle module is used."""
+    return f"{address_key(client.address)} {request.path}"
+
+
+class CacheMiddleware(HandlerApp):
+    """A shared HTTP cache (RFC 9111) in front of any ASGI application.
+
+    Args:
+        app: Answers what the cache cannot.
+        size: Bytes that stored responses may take together.
+        ttl: Seconds for responses that do not say how long they keep; by default those are not stored.
+        trusted: Networks whose X-Forwarded-Proto and -Host are believed.
+
+    Raises:
+        ValueError: ``size`` or ``ttl`` is not above zero.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        size: int = 64 * 1024 * 1024,
+        ttl: float | None = None,
+        trusted: Iterable[str | Network] = (),
+    ) -> None:
+        self.app = app
+        super().__init__(
+            HttpCache(AppHandler(app), size=size, rules=HttpCacheRules(ttl=ttl), identity=Identity(trusted))
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope; everything but HTTP goes to the application as it is."""
+        if scope["type"] == "http":
+            await self.serve(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class ReadinessEndpoint:
+    """Answers probes for an ASGI application, and turns its readiness off before it stops.
+
+    ``live_path`` answers 200 as long as the event loop runs; ``ready_path`` 200 while the application can
+    serve and 503 otherwise. After ``drain`` it says 503 while requests go on being served, each with
+    ``Connection: close``, so that the balancer in front moves on before the listener closes.
+
+    Args:
+        app: Answers everything else.
+        ready: Whether the application can serve; by default it always can.
+        live_path: Where to ask whether the process is alive; None answers nowhere.
+        ready_path: Where to ask whether it can serve; None answers nowhere.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        ready: Callable[[], bool] | None = None,
+        live_path: str | None = "/livez",
+        ready_path: str | None = "/readyz",
+    ) -> None:
+        self.app = app
+        self.ready = ready
+        self.live_path = live_path
+        self.ready_path = ready_path
+        self.draining = False
+
+    def drain(self) -> None:
+        """Stop being ready; requests are still served."""
+        self.draining = True
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether the readiness path says 200."""
+        return not self.draining and (self.ready is None or self.ready())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["path"] == self.live_path:
+            await respond(probe_answer(scope["method"], True), receive, send)
+        elif scope["path"] == self.ready_path:
+            await respond(probe_answer(scope["method"], self.can_serve), receive, send)
+        elif self.draining:
+            await self.app(scope, receive, closing(send))
+        else:
+            await self.app(scope, receive, send)
+
+
+def probe_answer(method: str, good: bool) -> Response:
+    """Return the answer to a probe."""
+    if method not in ("GET", "HEAD"):
+        return problem(405, "probes are asked with GET", [(b"allow", b"GET, HEAD")])
+    if not good:
+        return problem(503, "not ready", [(b"retry-after", b"1")])
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"3"), (b"cache-control", b"no-store")]
+    return Response(200, headers, b"ok\n")
+
+
+def closing(send: Send) -> Send:
+    """Return ``send``, asking the client to open a new connection for what it asks next."""
+
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return send_closing

@@ -1,0 +1,114 @@
+"""Whether a request may pass: its framing must be beyond doubt and its size within limits.
+
+Judges a parsed head, never bytes on a wire. Where two readers could disagree on where a request ends,
+one of them is being lied to: the answer is 400 and the connection ends (RFC 9112, 6.3 and 11.2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from .fields import token_list
+from .message import Headers
+
+__all__ = ["Limits", "Violation", "check_request"]
+
+DIGITS = re.compile(rb"[0-9]{1,18}")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# What follows `Connection:` is removed on the way; naming one of these would disarm those who rely on it.
+NEVER_NOMINATED = frozenset(
+    (b"authorization", b"cache-control", b"content-length", b"content-type", b"cookie", b"forwarded", b"host")
+    + (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
+)
+SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The sizes beyond which a request is refused, and with what.
+
+    Args:
+        target: Bytes of the request target; beyond it 414. 8 KiB, as RFC 9110 (4.1) asks at least.
+        header_bytes: Bytes of all header lines; beyond it 431.
+        header_count: Number of header lines; beyond it 431.
+        body: Bytes of a request body; beyond it 413. nginx's default is 1 MiB, HAProxy has none.
+
+    Raises:
+        ValueError: A limit is not a positive integer.
+    """
+
+    target: int = 8192
+    header_bytes: int = 32768
+    header_count: int = 100
+    body: int = 16 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer of bytes or lines, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Why a request may not pass.
+
+    Args:
+        status: 400, 405, 413, 414, 431 or 501.
+        detail: What is wrong with it, for the client.
+    """
+
+    status: int
+    detail: str
+
+
+def check_request(method: str, target: bytes, headers: Headers, limits: Limits) -> Violation | None:
+    """Return why a request may not pass, or None. O(size of the head)."""
+    if method in ("CONNECT", "TRACE"):
+        return Violation(405, f"{method} is not forwarded")
+    if len(target) > limits.target:
+        return Violation(414, f"the request target is longer than {limits.target} bytes")
+    if not target.startswith(b"/") and not (method == "OPTIONS" and target == b"*"):
+        return Violation(400, "the request target must be a path")
+    if len(headers) > limits.header_count:
+        return Violation(431, f"there are more than {limits.header_count} header lines")
+    if sum(len(name) + len(value) + 4 for name, value in headers) > limits.header_bytes:
+        return Violation(431, f"the header is longer than {limits.header_bytes} bytes")
+    return framing_violation(headers, limits) or nomination_violation(headers)
+
+
+def framing_violation(headers: Headers, limits: Limits) -> Violation | None:
+    """Return what leaves doubt about where the request ends or whom it is for."""
+    by_name = Counter(name for name, _ in headers)
+    for name in SINGLE:
+        if by_name[name] > 1:
+            return Violation(400, f"there is more than one {name.decode()} line")
+    fields = {name: value for name, value in headers if name in SINGLE}
+    host = fields.get(b"host")
+    if host is None or not HOST.fullmatch(host):
+        return Violation(400, "there is no host, or it is not one")
+    length = fields.get(b"content-length")
+    coding = fields.get(b"transfer-encoding")
+    if length is not None and coding is not None:
+        return Violation(400, "both content-length and transfer-encoding are given")
+    if coding is not None and coding.lower() != b"chunked":
+        return Violation(501, "the only transfer coding understood is chunked")
+    if length is not None:
+        if not DIGITS.fullmatch(length):
+            return Violation(400, "content-length is not a number")
+        if int(length) > limits.body:
+            return Violation(413, f"the body is longer than {limits.body} bytes")
+    if not all(TOKEN.fullmatch(name) for name in by_name):
+        return Violation(400, "a header name has a character that it may not have")
+    return None
+
+
+def nomination_violation(headers: Headers) -> Violation | None:
+    """Return whether the Connection field asks for the removal of what others rely on."""
+    for name in token_list(headers, b"connection"):
+        if name in NEVER_NOMINATED:
+            return Violation(400, f"connection may not name {name.decode('latin-1')}")
+    return None

@@ -1,0 +1,75 @@
+"""What a request and a response are between a front and whatever answers: plain values around a body.
+
+Header names are lower-case bytes and every line stays a line of its own, in order: a header list folded
+into a mapping loses the second Set-Cookie. A body is bytes where it is whole, or an asynchronous iterator
+of bytes where it streams; whoever is handed a response closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+__all__ = ["Body", "Handler", "Headers", "Request", "Response"]
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+Body: TypeAlias = bytes | AsyncIterator[bytes]
+
+
+async def nothing() -> None:
+    """Close what needs no closing."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as it came in.
+
+    Args:
+        method: As sent; methods are case-sensitive.
+        target: Raw path and query, as sent: ``b"/a%2Fb?c=d"``.
+        headers: In the order sent, names in lower case.
+        peer: The address of the other end of the connection, without its port; empty for a Unix socket.
+        scheme: ``http`` or ``https``, of this connection.
+        body: The body, or None when the request has none.
+        context: What a front hands itself along; nobody in between looks at it.
+    """
+
+    method: str
+    target: bytes
+    headers: Headers
+    peer: str = ""
+    scheme: str = "http"
+    body: AsyncIterator[bytes] | None = None
+    context: object = None
+
+    @property
+    def path(self) -> str:
+        """The target without its query, as sent: what was percent-encoded stays so."""
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def replayable(self) -> bool:
+        """Whether sending it a second time means the same: idempotent (RFC 9110, 9.2.2), and no body."""
+        return self.body is None and self.method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+
+
+@dataclass(slots=True)
+class Response:
+    """One response, on its way to the client.
+
+    Args:
+        status: A final status code.
+        headers: Names in lower case; no hop-by-hop field.
+        body: Whole, or streaming.
+        close: Gives back what the response holds; called once, however the response ends.
+    """
+
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: Body = b""
+    close: Callable[[], Awaitable[None]] = nothing
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+"""Whatever answers a request: a throttle, a cache and a proxy are handlers around handlers."""

@@ -1,0 +1,151 @@
+"""The command line: flags in, a running tier or a report out; bad flags are one line and status 2."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from . import options as parse
+from .certificates import self_signed, server_context
+from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
+from .server import bind, run_asgi
+from .service import Service
+from .supervisor import hold_lifeline
+
+__all__ = ["replicated"]
+
+T = TypeVar("T")
+
+
+class Parsed(click.ParamType[Any]):
+    """A flag read by one of the functions that say what flags mean."""
+
+    def __init__(self, name: str, read: Callable[[str], object]) -> None:
+        self.name = name
+        self.read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a flag."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Refusal(click.ClickException):
+    """What cannot be: printed as one line, and the status is 2."""
+
+    exit_code = 2
+
+
+def one_line(command: Callable[..., T]) -> Callable[..., T]:
+    """Say what cannot be in one line, without a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> T:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            raise Refusal(str(error)) from None
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="replicated-tier")
+def replicated() -> None:
+    """Run replicas behind a balancer: readiness, consistent hashing, a cache, a throttle, TLS."""
+
+
+@replicated.command()
+@click.option("--upstream", "upstreams", multiple=True, required=True, metavar="[ID=]URL",
+              help="A replica, http://host:port; once for each.")
+@click.option("--listen", type=Parsed("address", parse.listen), default="127.0.0.1:8080", show_default=True,
+              help="Where to serve; port 0 takes any that is free.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), default=None,
+              help="Who serves next.  [default: ring-hash with an affinity, else power-of-two]")
+@click.option("--affinity", metavar="BY", default=None,
+              help="Keep requests together by cookie:NAME, header:NAME, client-address or path; "
+                   "several with commas, tried in order.")
+@click.option("--probe", metavar="PATH", default=None, help="Where replicas say whether they are ready, /readyz.")
+@click.option("--probe-period", type=float, default=2.0, show_default=True, help="Seconds between two probes.")
+@click.option("--probe-timeout", type=float, default=1.0, show_default=True, help="Seconds a probe may take.")
+@click.option("--cache", type=Parsed("size", parse.size), default=None, metavar="SIZE",
+              help="Keep responses, in so many bytes: 64MiB.")
+@click.option("--ttl", type=float, default=None, help="Seconds for responses that do not say how long they keep.")
+@click.option("--throttle", type=Parsed("rate", parse.rate), default=None, metavar="RATE",
+              help="What one key may ask: 50/s, 500/m.")
+@click.option("--burst", type=float, default=None, help="Requests at once.  [default: one second's worth]")
+@click.option("--throttle-by", default=",".join(THROTTLE_KEYS), show_default=True, metavar="KEYS",
+              help="What makes a key.")
+@click.option("--trust", "trusted", multiple=True, metavar="NETWORK",
+              help="Believe X-Forwarded-* from here: 10.0.0.0/8; once for each.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), default=None, help="Certificate chain, PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path), default=None, help="Its private key, PEM.")
+@click.option("--tls-self-signed", is_flag=True, help="Make a certificate for this run.")
+@click.option("--name", default="replicated", show_default=True, help="What this tier calls itself in Via.")
+@click.option("--body-limit", type=Parsed("size", parse.size), default="16MiB", show_default=True,
+              help="The largest request body; beyond it 413.")
+@click.option("--header-limit", type=Parsed("size", parse.size), default="32KiB", show_default=True,
+              help="The largest request header; beyond it 431.")
+@click.option("--drain-delay", type=click.FloatRange(min=0), default=5.0, show_default=True,
+              help="Seconds between SIGTERM, when /readyz turns 503, and the closing of the listener.")
+@click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True,
+              help="Seconds that requests in flight may then take.")  # fmt: skip
+@one_line
+def serve(
+    upstreams: tuple[str, ...],
+    listen: tuple[str, int],
+    strategy: str | None,
+    throttle_by: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_self_signed: bool,
+    drain_delay: float,
+    grace: float,
+    **tier: Any,
+) -> None:
+    """Run one tier: a balancer, a cache, a throttle, a TLS edge, or all of them.
+
+    Answers /livez and /readyz itself. SIGTERM drains: /readyz says 503 while requests go on being
+    served, then the listener closes, what is in flight ends, and the status is 0.
+    """
+    hold_lifeline()
+    service = Service(
+        ServeOptions(
+            parse.upstreams(upstreams),
+            strategy=strategy or ("ring-hash" if tier["affinity"] else "power-of-two"),
+            throttle_by=tuple(part.strip() for part in throttle_by.split(",")),
+            **tier,
+        )
+    )
+    tls = tls_context(tls_cert, tls_key, tls_self_signed, listen[0])
+    try:
+        listener = bind(*listen)
+    except OSError as error:
+        raise Refusal(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror or error}") from None
+    host, port = listener.getsockname()[:2]
+    where = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+    click.echo(f"replicated: {service.options.name} serves {where} from {len(upstreams)} replicas", err=True)
+    status = run_asgi(
+        service.app, listen=listener, on_drain=service.app.drain, drain_delay=drain_delay, grace=grace, tls=tls
+    )
+    raise SystemExit(status)
+
+
+def tls_context(cert: Path | None, key: Path | None, self_sign: bool, host: str) -> ssl.SSLContext | None:
+    """Return what terminates TLS, as the flags say."""
+    if self_sign:
+        if cert or key:
+            raise ValueError("--tls-self-signed makes a certificate: give no --tls-cert or --tls-key with it")
+        cert, key = self_signed([host, "localhost"])
+    if (cert is None) != (key is None):
+        raise ValueError("--tls-cert and --tls-key go together")
+    return None if cert is None or key is None else server_context(cert, key)

@@ -1,0 +1,100 @@
+"""What the flags of ``replicated serve`` mean: text in, values out, one clear sentence where it cannot be.
+
+Knows no command line: a flag that is wrong is a ValueError whose text the command line prints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..adapters.upstream import Origin
+from ..replica import Replica
+
+__all__ = ["STRATEGIES", "THROTTLE_KEYS", "ServeOptions", "listen", "rate", "size", "upstreams"]
+
+STRATEGIES = ("power-of-two", "round-robin", "least-loaded", "ring-hash", "random")
+THROTTLE_KEYS = ("client-address", "path")
+UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """One tier, as it is asked for; times in seconds, sizes in bytes, rates per second."""
+
+    replicas: tuple[Replica, ...]
+    strategy: str = "power-of-two"
+    affinity: str | None = None
+    probe: str | None = None
+    probe_period: float = 2.0
+    probe_timeout: float = 1.0
+    cache: int | None = None
+    ttl: float | None = None
+    throttle: float | None = None
+    burst: float | None = None
+    throttle_by: tuple[str, ...] = THROTTLE_KEYS
+    trusted: tuple[str, ...] = ()
+    name: str = "replicated"
+    live_path: str | None = "/livez"
+    ready_path: str | None = "/readyz"
+    body_limit: int = 16 * 2**20
+    header_limit: int = 32 * 2**10
+
+
+def upstreams(specifications: Sequence[str]) -> tuple[Replica, ...]:
+    """Read replicas: a URL, or ``ID=URL`` to give it the identity that rings hash.
+
+    Without an id it is known by its host and port, so that every router names it alike.
+
+    Raises:
+        ValueError: A URL is not one, or two replicas have the same id.
+    """
+    replicas: dict[str, Replica] = {}
+    for specification in specifications:
+        name, equals, url = specification.partition("=")
+        if not equals or "/" in name:
+            name, url = "", specification
+        origin = Origin.parse(url)
+        replica = Replica(name or f"{origin.host}:{origin.port}", url.rstrip("/"))
+        if replica.id in replicas:
+            raise ValueError(f"two upstreams are called {replica.id!r}")
+        replicas[replica.id] = replica
+    return tuple(replicas.values())
+
+
+def listen(address: str) -> tuple[str, int]:
+    """Read ``HOST:PORT``, ``[::1]:PORT`` or ``:PORT`` (loopback).
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]/\s]*)):([0-9]{1,5})", address)
+    if found is None or int(found[3]) > 65535:
+        raise ValueError(f"listen must be HOST:PORT, not {address!r}")
+    return found[1] or found[2] or "127.0.0.1", int(found[3])
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: ``64MiB``, ``10kB``, ``4096``.
+
+    Raises:
+        ValueError: It is none, or not above zero.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text.strip())
+    if found is None or found[2] not in UNITS or not (value := int(float(found[1]) * UNITS[found[2]])):
+        raise ValueError(f"a size must be a number of bytes above zero such as 64MiB, not {text!r}")
+    return value
+
+
+def rate(text: str) -> float:
+    """Read a rate and return it per second: ``50/s``, ``500/m``, ``10000/h``.
+
+    Raises:
+        ValueError: It is none, or not above zero.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)/([smh])", text.strip())
+    if found is None or not float(found[1]):
+        raise ValueError(f"a rate must be above zero, such as 50/s, 500/m or 10000/h, not {text!r}")
+    return float(found[1]) / SECONDS[found[2]]

@@ -1,0 +1,146 @@
+"""Runs an ASGI application on a socket, and stops it so that nothing is lost.
+
+The order of a graceful stop: readiness turns false while requests go on being served, the balancer in
+front notices, the listener closes, what is in flight ends, the process exits with 0. What the application
+does is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from ..adapters.asgi_front import ASGIApp
+from ..errors import MissingExtra
+
+try:
+    import uvicorn
+except ImportError:  # pragma: no cover - the environment without the extra has a test of its own
+    raise MissingExtra(__name__, "serve") from None
+
+__all__ = ["bind", "run_asgi"]
+
+BACKLOG = 2048
+GRACE = 30.0
+"""Seconds that requests in flight may take to end, as a pod's terminationGracePeriodSeconds."""
+KEEP_ALIVE = 75
+"""Seconds that an idle client connection is kept, as nginx's keepalive_timeout."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket on ``host`` and ``port``; port 0 takes any that is free.
+
+    Raises:
+        OSError: The address is in use, or not of this machine.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # from now on a second process is told that the address is in use
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def run_asgi(
+    app: ASGIApp,
+    *,
+    listen: tuple[str, int] | socket.socket,
+    on_drain: Callable[[], None] | None = None,
+    drain_delay: float = 0.0,
+    grace: float = GRACE,
+    tls: ssl.SSLContext | None = None,
+) -> int:
+    """Serve ``app`` until SIGTERM or SIGINT; return the exit status.
+
+    Args:
+        app: What to serve.
+        listen: Host and port, or a socket that listens already.
+        on_drain: Called at the signal, to turn readiness off.
+        drain_delay: Seconds from there until the listener closes: as long as the balancer in front needs
+            to notice. A second signal ends the wait, and the waiting for what is in flight.
+        grace: Seconds that what is in flight may take after that.
+        tls: Terminates TLS with this context.
+    """
+    listener = listen if isinstance(listen, socket.socket) else bind(*listen)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # who is believed is decided by `http.identity` alone
+        server_header=False,
+        date_header=False,  # a response has one Date, its origin's where there is one
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(grace)),
+    )
+    if tls is not None:
+        config.load()
+        config.ssl = tls
+    server = DrainingServer(config, on_drain, drain_delay)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+    return 0 if server.started else 1
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, with readiness first at a signal, and an exit status instead of the signal again."""
+
+    def __init__(
+        self, config: uvicorn.Config, on_drain: Callable[[], None] | None, drain_delay: float
+    ) -> None:
+        super().__init__(config)
+        self.on_drain = on_drain
+        self.drain_delay = drain_delay
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.signals = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop: a signal handler may only hand over to it."""
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals, and leave it at that: uvicorn would raise them once more at the end."""
+        before = {
+            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the stop; a second signal hastens it."""
+        if self.loop is None:
+            sys.exit(0)  # not serving yet: there is nothing to lose
+        self.loop.call_soon_threadsafe(self.stop)
+
+    def stop(self) -> None:
+        self.signals += 1
+        if self.signals > 1:
+            self.should_exit = self.force_exit = True
+            return
+        if self.on_drain is not None:
+            self.on_drain()
+        assert self.loop is not None
+        self.loop.call_later(self.drain_delay, self.leave)
+
+    def leave(self) -> None:
+        self.should_exit = True

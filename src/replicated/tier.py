@@ -1,0 +1,371 @@
+"""The composition: what to do with one request, and what to learn from how it ended.
+
+``Tier`` asks the rooms in the order of the pattern (throttle, cache, balance) and answers with one of a
+closed set of values; it never waits, sleeps or performs I/O. The way back is as important: every
+``Forward`` is finished exactly once, and then the loads, passive health and the cache are told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from .balance import PowerOfTwo, Strategy, as_strategy
+from .clock import Clock, monotonic
+from .errors import AlreadyFinished, NoReplica, Refused, StrategyError
+from .outcome import Outcome
+from .readiness import ReadinessTracker, ReadySet
+from .replica import Replica
+from .retries import RetryBudget
+
+if TYPE_CHECKING:
+    from .balance import Pick
+    from .cache import Cache
+    from .throttle import Throttle
+
+__all__ = ["Decision", "Forward", "Hit", "Lease", "Refuse", "Tier", "Unavailable"]
+
+MISSING = object()
+
+
+class Refuse(NamedTuple):
+    """The throttle says no: come back in ``retry_after`` seconds."""
+
+    retry_after: float
+    key: Hashable = None
+
+    def explain(self) -> str:
+        """Say why, in a sentence."""
+        return f"{self.key!r} has used up its allowance; the next unit is free in {self.retry_after:.3f} s"
+
+
+class Hit(NamedTuple):
+    """The cache has it: ``value``."""
+
+    value: object
+    key: Hashable = None
+
+    def explain(self) -> str:
+        """Say why, in a sentence."""
+        return f"{self.key!r} is in the cache and fresh"
+
+
+class Unavailable(NamedTuple):
+    """Nobody can serve: ask again in ``retry_after`` seconds.
+
+    Attributes:
+        retry_after: Seconds until a probe may have found someone.
+        reasons: Why, replica by replica: (id, reason).
+        reason: Why there is no further attempt, where there was one before.
+    """
+
+    retry_after: float
+    reasons: tuple[tuple[str, str], ...] = ()
+    reason: str = "no replica can serve"
+
+    def explain(self) -> str:
+        """Name every replica and why it cannot serve."""
+        return "\n".join([self.reason, *(f"{name}: {why}" for name, why in self.reasons)])
+
+
+class Forward(NamedTuple):
+    """Send it to ``replica``, and tell ``Tier.finish`` how it ended.
+
+    A tuple, since that is the cheapest immutable value there is, but compared by identity: two requests
+    for the same key to the same replica are two.
+
+    Attributes:
+        replica: Who serves it.
+        attempt: 1 for the first.
+        key: The affinity key that was asked with.
+        cache_key: Where ``finish`` stores the outcome's value; None for nowhere.
+        started: The tier's clock at the pick, in seconds.
+        ready: The snapshot that the pick was made from.
+        tried: Ids of the replicas that earlier attempts failed on.
+        tier: Who decided.
+    """
+
+    replica: Replica
+    attempt: int
+    key: str | bytes | None
+    cache_key: Hashable
+    started: float
+    ready: ReadySet
+    tried: tuple[str, ...]
+    tier: Tier
+
+    def explain(self) -> str:
+        """Name the replica, and those passed over with the reason for each."""
+        lines = [f"{self.replica.id} serves attempt {self.attempt}"]
+        lines += [f"{name}: failed an earlier attempt" for name in self.tried]
+        lines += [f"{name}: {why}" for name, why in self.tier.reasons(self.ready)]
+        return "\n".join(lines)
+
+
+Forward.__eq__ = object.__eq__  # type: ignore[method-assign]
+Forward.__ne__ = object.__ne__  # type: ignore[method-assign]
+Forward.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+Decision: TypeAlias = Refuse | Hit | Forward | Unavailable
+
+
+class Tier:
+    """N replicas behind one decision.
+
+    Args:
+        replicas: The members. Those that ``readiness`` does not know yet are added to it.
+        strategy: Who of the ready serves next: a ``Strategy``, or a function ``(ready, key)``.
+        readiness: Who can serve; by default everyone, at once.
+        throttle: Who has had enough; by default nobody.
+        cache: What need not be served; by default nothing.
+        retries: How many second attempts there may be.
+        max_attempts: Attempts that one request may have, the first included.
+        clock: Seconds, monotonic; read once a public call.
+
+    Raises:
+        ValueError: Two replicas have one id, or ``max_attempts`` is below 1.
+        TypeError: ``strategy`` is neither of the two, or a member is not a ``Replica``.
+    """
+
+    def __init__(
+        self,
+        replicas: Iterable[Replica] = (),
+        *,
+        strategy: Strategy | Pick | None = None,
+        readiness: ReadinessTracker | None = None,
+        throttle: Throttle | None = None,
+        cache: Cache[Hashable, object] | None = None,
+        retries: RetryBudget | None = None,
+        max_attempts: int = 3,
+        clock: Clock = monotonic,
+    ) -> None:
+        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
+            raise ValueError(f"max_attempts must be an integer of at least 1, not {max_attempts!r}")
+        self.strategy: Strategy = PowerOfTwo() if strategy is None else as_strategy(strategy)
+        self.readiness = ReadinessTracker(clock=clock) if readiness is None else readiness
+        self.throttle = throttle
+        self.cache = cache
+        self.retries = RetryBudget() if retries is None else retries
+        self.max_attempts = max_attempts
+        self._clock = clock
+        # Adding to and removing from a set of identities are single steps of the interpreter, so a Forward
+        # is finished once whatever the threads do, without a lock.
+        self._open: set[Forward] = set()
+        members = tuple(replicas)
+        if members:
+            self.readiness.replace({r.id: r for r in (*self.readiness.members, *members)}.values())
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The members, ready or not."""
+        return self.readiness.members
+
+    def now(self) -> float:
+        """Return the tier's clock, in seconds."""
+        return self._clock()
+
+    @property
+    def in_flight(self) -> int:
+        """How many Forwards are not finished yet."""
+        return len(self._open)
+
+    # -- the way in -------------------------------------------------------------------------------------
+
+    def decide(
+        self,
+        key: str | bytes | None = None,
+        *,
+        throttle_key: Hashable = None,
+        cache_key: Hashable = None,
+        cost: float = 1,
+    ) -> Decision:
+        """Decide about one request.
+
+        Args:
+            key: What the request is to be kept on one replica by; None where nothing is.
+            throttle_key: Whom the request counts against; None for nobody.
+            cache_key: What the answer is stored under; None when it may not be cached.
+            cost: Units that the request takes of the allowance.
+
+        Raises:
+            ValueError: ``cost`` is more than the throttle ever admits.
+            StrategyError: The strategy picked a replica that is not ready.
+        """
+        if throttle_key is not None:
+            refusal = self.admit(throttle_key, cost)
+            if refusal is not None:
+                return refusal
+        if cache_key is not None and self.cache is not None:
+            value = self.cache.get(cache_key, MISSING)
+            if value is not MISSING:
+                return Hit(value, cache_key)
+        now = self._clock()
+        decision = self._pick(self._ready(now), key, cache_key, now, 1, ())
+        self.retries.deposit()
+        return decision
+
+    def admit(self, throttle_key: Hashable, cost: float = 1) -> Refuse | None:
+        """Ask the throttle alone; None means admitted."""
+        if self.throttle is None:
+            return None
+        wait = self.throttle.take(throttle_key, cost)
+        return Refuse(wait, throttle_key) if wait > 0 else None
+
+    def retry(self, forward: Forward) -> Forward | Unavailable:
+        """Decide where a request goes whose attempt ``forward`` was finished and failed.
+
+        The next of the same preference order, unless the attempts or the retry budget are used up.
+
+        Raises:
+            AlreadyFinished: Never for a finished one; a Forward still open cannot be retried.
+        """
+        if forward in self._open:
+            raise AlreadyFinished("finish a Forward before it is retried: it is still in flight")
+        if forward.attempt >= self.max_attempts:
+            return Unavailable(1.0, reason=f"all {self.max_attempts} attempts failed")
+        now = self._clock()
+        tried = (*forward.tried, forward.replica.id)
+        ready = self._ready(now).without(tried)
+        if not ready:
+            return self._unavailable(now, tried)
+        if not self.retries.withdraw(now):
+            return Unavailable(1.0, reason="the retry budget is used up")
+        return self._pick(ready, forward.key, forward.cache_key, now, forward.attempt + 1, tried)
+
+    def lease(
+        self, key: str | bytes | None = None, *, throttle_key: Hashable = None, cost: float = 1
+    ) -> Lease:
+        """Borrow a replica for the length of a ``with`` block, which finishes the Forward in the end."""
+        return Lease(self, key, throttle_key, cost)
+
+    # -- the way back -----------------------------------------------------------------------------------
+
+    def finish(self, forward: Forward, outcome: Outcome) -> None:
+        """Say how a Forward ended: in-flight goes down, the load is observed, passive health is told and
+        the cache is filled.
+
+        Raises:
+            AlreadyFinished: It has been finished before, or is not of this tier; nothing changes.
+        """
+        try:
+            self._open.remove(forward)
+        except KeyError:
+            raise AlreadyFinished(f"attempt {forward.attempt} on {forward.replica.id} is not open") from None
+        self.strategy.finished(forward.replica, outcome)
+        self.readiness.observe_outcome(forward.replica, outcome)
+        if (
+            forward.cache_key is not None
+            and self.cache is not None
+            and outcome.ok
+            and outcome.value is not None
+        ):
+            self.cache.set(forward.cache_key, outcome.value, ttl=outcome.ttl)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _ready(self, now: float) -> ReadySet:
+        self.readiness.tick(now)
+        return self.readiness.ready
+
+    def _pick(
+        self,
+        ready: ReadySet,
+        key: str | bytes | None,
+        cache_key: Hashable,
+        now: float,
+        attempt: int,
+        tried: tuple[str, ...],
+    ) -> Forward | Unavailable:
+        replica = self.strategy.pick(ready, key) if ready else None
+        if replica is None:
+            return self._unavailable(now, tried)
+        known = ready.by_id.get(replica.id)
+        if known is not replica and known != replica:
+            raise StrategyError(f"{self.strategy!r} picked {replica!r}, which is not in the ready set")
+        forward = Forward(replica, attempt, key, cache_key, now, ready, tried, self)
+        self.strategy.started(replica)
+        self._open.add(forward)
+        return forward
+
+    def _unavailable(self, now: float, tried: tuple[str, ...]) -> Unavailable:
+        due = self.readiness.next_due()
+        wait = 1.0 if due is None else max(0.0, min(due - now, 30.0))
+        reasons = [(name, "failed an earlier attempt") for name in tried]
+        reasons += [r for r in self.reasons(self.readiness.ready) if r[0] not in tried]
+        return Unavailable(wait if math.isfinite(wait) else 1.0, tuple(reasons))
+
+    def reasons(self, ready: ReadySet) -> list[tuple[str, str]]:
+        """Say of every member that is not in ``ready`` why it cannot serve now."""
+        return [
+            (member.id, str(self.readiness.explain(member)))
+            for member in self.readiness.members
+            if member.id not in ready.by_id
+        ]
+
+
+class Lease:
+    """A replica, borrowed: ``with tier.lease(key) as lease: call(lease.replica.url)``.
+
+    Leaving the block finishes the Forward: an ``Exception`` as the replica's failure, anything else that
+    breaks out (a cancelled task, Ctrl-C) as the caller's own leaving. ``finish`` says otherwise.
+    """
+
+    __slots__ = ("_arguments", "_tier", "forward")
+
+    def __init__(self, tier: Tier, key: str | bytes | None, throttle_key: Hashable, cost: float) -> None:
+        self._tier = tier
+        self._arguments = (key, throttle_key, cost)
+        self.forward: Forward | None = None
+
+    @property
+    def replica(self) -> Replica:
+        """Who was lent."""
+        if self.forward is None:
+            raise AlreadyFinished("the lease has not begun: use it in a with statement")
+        return self.forward.replica
+
+    def finish(self, outcome: Outcome) -> None:
+        """Say early how it ended; leaving the block then adds nothing.
+
+        Raises:
+            AlreadyFinished: It has ended before.
+        """
+        if self.forward is None:
+            raise AlreadyFinished("the lease has not begun: use it in a with statement")
+        self._tier.finish(self.forward, outcome)
+
+    def __enter__(self) -> Lease:
+        """Borrow.
+
+        Raises:
+            Refused: The throttle said no.
+            NoReplica: Nobody can serve.
+        """
+        key, throttle_key, cost = self._arguments
+        decision = self._tier.decide(key, throttle_key=throttle_key, cost=cost)
+        match decision:
+            case Forward():
+                self.forward = decision
+                return self
+            case Refuse():
+                raise Refused(decision.explain(), decision.retry_after)
+            case Unavailable():
+                raise NoReplica(decision.explain(), decision.retry_after)
+            case Hit():  # pragma: no cover - a lease asks without a cache key
+                raise AssertionError("a lease asks for no cached value")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        forward = self.forward
+        if forward is None or forward not in self._tier._open:
+            return
+        if error is None:
+            outcome = Outcome.success(max(0.0, self._tier.now() - forward.started))
+        elif isinstance(error, Exception):
+            outcome = Outcome.failure(f"{type(error).__name__}: {error}")
+        else:
+            outcome = Outcome.cancelled(type(error).__name__)
+        self._tier.finish(forward, outcome)

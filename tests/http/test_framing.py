@@ -1,0 +1,91 @@
+"""What may pass: framing beyond doubt, sizes within limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicated.http.framing import Limits, check_request
+
+HOST = (b"host", b"example.com")
+LIMITS = Limits()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([], 400),
+        ([HOST, HOST], 400),
+        ([(b"host", b"user@example.com")], 400),
+        ([(b"host", b"a,b")], 400),
+        ([(b"host", b"example.com/path")], 400),
+        ([HOST, (b"content-length", b"3"), (b"transfer-encoding", b"chunked")], 400),
+        ([HOST, (b"content-length", b"3"), (b"content-length", b"3")], 400),
+        ([HOST, (b"content-length", b"+3")], 400),
+        ([HOST, (b"content-length", b"0x3")], 400),
+        ([HOST, (b"content-length", b"1_0")], 400),
+        ([HOST, (b"content-length", b"3, 3")], 400),
+        ([HOST, (b"content-length", b"")], 400),
+        ([HOST, (b"content-length", b"9" * 18)], 413),
+        ([HOST, (b"transfer-encoding", b"gzip, chunked")], 501),
+        ([HOST, (b"transfer-encoding", b"\x0bchunked")], 501),
+        ([HOST, (b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"chunked")], 400),
+        ([HOST, (b"na me", b"x")], 400),
+        ([HOST, (b"", b"x")], 400),
+        ([HOST, (b"connection", b"close, Cookie")], 400),
+        ([HOST, (b"connection", b"close"), (b"connection", b"x-forwarded-for")], 400),
+        ([HOST] + [(b"a", b"b")] * 100, 431),
+        ([HOST, (b"a", b"b" * 40_000)], 431),
+    ],
+)
+def test_what_leaves_doubt_is_refused(headers: list[tuple[bytes, bytes]], status: int) -> None:
+    """Two lengths, odd lengths, odd codings, two hosts, names that are none and excess are all refused."""
+    violation = check_request("POST", b"/", headers, LIMITS)
+    assert violation is not None
+    assert violation.status == status
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [HOST],
+        [(b"host", b"")],
+        [(b"host", b"[::1]:8080")],
+        [(b"host", b"127.0.0.1:80")],
+        [HOST, (b"content-length", b"0")],
+        [HOST, (b"transfer-encoding", b"Chunked")],
+        [HOST, (b"connection", b"keep-alive, x-hop"), (b"cookie", b"a=b"), (b"cookie", b"c=d")],
+    ],
+)
+def test_what_is_plain_passes(headers: list[tuple[bytes, bytes]]) -> None:
+    """A request whose framing is beyond doubt passes."""
+    assert check_request("POST", b"/a?b", headers, LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("CONNECT", b"example.com:443", 405),
+        ("TRACE", b"/", 405),
+        ("GET", b"/" + b"a" * 8192, 414),
+        ("GET", b"http://example.com/", 400),
+        ("GET", b"*", 400),
+    ],
+)
+def test_methods_and_targets_that_are_not_forwarded(method: str, target: bytes, status: int) -> None:
+    """CONNECT and TRACE are off, a target is a path, and not too long a one."""
+    violation = check_request(method, target, [HOST], LIMITS)
+    assert violation is not None
+    assert violation.status == status
+
+
+def test_options_may_ask_for_the_server_itself() -> None:
+    """OPTIONS * is a request like any other."""
+    assert check_request("OPTIONS", b"*", [HOST], LIMITS) is None
+
+
+@pytest.mark.parametrize("limit", ["target", "header_bytes", "header_count", "body"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "10"])
+def test_a_limit_is_a_positive_integer(limit: str, value: object) -> None:
+    """A limit that cannot work is a ValueError naming it and its value."""
+    with pytest.raises(ValueError, match=f"{limit} must be a positive integer.*{value!r}"):
+        Limits(**{limit: value})  # type: ignore[arg-type]
