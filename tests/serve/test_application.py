@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import importlib
-import json
 import logging
+import os
 import re
-import runpy
+import signal
+import socket
+import subprocess
 import sys
 import threading
-import types
+import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -132,6 +136,13 @@ def test_an_index_that_cannot_be_built_ends_the_process_life(caplog: pytest.LogC
         assert ready.ask("/readyz").status_code == 503
 
 
+def test_draining_is_unready_and_serves(ready: Ready) -> None:
+    """After the signal to end, the balancer is told to go elsewhere and who comes is served still."""
+    ready.app.drain()
+    assert ready.ask("/readyz").status_code == 503
+    assert ready.ask("/").status_code == 200
+
+
 def test_lifespan_begins_to_build() -> None:
     """A server that speaks lifespan has the index built before the first request."""
     app = Application("app-1", build=small_index)
@@ -215,6 +226,8 @@ def test_every_answer_has_its_status_and_its_cache_life(
     assert head.status_code == status
     assert head.content == b""
     if status != 307:  # each has another cookie
+        for answer in (got, head):
+            answer.headers.pop("date")
         assert head.headers == got.headers
 
 
@@ -475,27 +488,47 @@ def test_bad_flags_end_with_status_2(
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert words in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
 
 
-def test_main_serves_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program gives the application to the server, with the address that was asked for."""
-    called: dict[str, Any] = {}
+def program(*arguments: str) -> subprocess.Popen[str]:
+    root = Path(module_under_test.__file__).parents[3]
+    return subprocess.Popen(
+        [sys.executable, "-m", module_under_test.__name__, *arguments],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
-    def run_asgi(app: Any, **options: Any) -> int:
-        called.update(options, app=app)
-        return 7
 
-    server = types.ModuleType("replicated.serve.server")
-    vars(server)["run_asgi"] = run_asgi
-    monkeypatch.setitem(sys.modules, server.__name__, server)
-    monkeypatch.delenv("REPLICATED_LIFELINE", raising=False)
-    assert main(["--listen", "[::1]:9001", "--id", "app-3"]) == 7
-    assert called.pop("app")._id == "app-3"
-    assert called == {"listen": ("::1", 9001), "drain_delay": 0.0}
-    monkeypatch.setattr(sys, "argv", ["application", "--listen", "127.0.0.1:0"])
-    monkeypatch.delitem(sys.modules, module_under_test.__name__)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(module_under_test.__name__, run_name="__main__")
-    assert ended.value.code == 7
-    assert json.dumps(called["listen"]) == '["127.0.0.1", 0]'
+def test_the_program_serves_until_it_is_asked_to_end() -> None:
+    """A process of its own is alive, gets ready, answers, drains at SIGTERM and exits with 0."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = program("--listen", f"127.0.0.1:{port}", "--id", "app-7")
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            statuses = []
+            deadline = time.monotonic() + 60
+            while 200 not in statuses:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+                with contextlib.suppress(httpx.ConnectError):
+                    statuses.append(client.get("/readyz").status_code)
+            assert set(statuses) == {200, 503}
+            answer = client.get("/module/json")
+            assert answer.status_code == 200
+            assert answer.headers["x-replica"] == "app-7"
+            busy = program("--listen", f"127.0.0.1:{port}")
+            _, words = busy.communicate(timeout=30)
+            assert busy.returncode == 2
+            assert words.count("\n") == 1
+            assert f"cannot listen on 127.0.0.1:{port}" in words
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()

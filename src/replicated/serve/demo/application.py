@@ -18,6 +18,8 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from typing import NoReturn
 from urllib.parse import urlencode
 
 from ...clock import Clock, monotonic
@@ -77,6 +79,7 @@ class Application:
         self._history = History(clock=clock) if history is None else history
         self._index: Index | None = None
         self._failed = False
+        self._draining = False
         self._builder: threading.Thread | None = None
         self._etags: dict[str, str] = {}
         self._started_at = clock()
@@ -97,7 +100,12 @@ class Application:
         if request.path not in _PROBES:
             self._count()
         answer = await self._answer(request, receive)
-        await answer.send(send, (*_ALWAYS, ("x-replica", self._id)), head=request.method == "HEAD")
+        own = (("date", formatdate(usegmt=True)), ("x-replica", self._id))
+        await answer.send(send, (*_ALWAYS, *own), head=request.method == "HEAD")
+
+    def drain(self) -> None:
+        """Say on `/readyz` that no more requests should come, and go on serving those that do."""
+        self._draining = True
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -148,7 +156,7 @@ class Application:
             return answers.text(503, "the index is being built", _RETRY)
         match path:
             case "/readyz":
-                return answers.text(200)
+                return answers.text(503, "draining", _RETRY) if self._draining else answers.text(200)
             case "/":
                 html = pages.home_page(list(index), platform.python_version())
                 return answers.page(200, html, _BRIEFLY)
@@ -233,23 +241,42 @@ class Application:
         return answers.page(404, pages.message_page(title, words), _NEVER)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")  # one line, without the usage
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one replica of the application; `--help` says how."""
-    parser = argparse.ArgumentParser(prog="python -m replicated.serve.demo.application", description=__doc__)
+    """Run one replica of the application; `--help` says how.
+
+    Returns:
+        The exit status. What cannot work is one line on standard error, and ends with status 2.
+    """
+    parser = _Parser(prog="python -m replicated.serve.demo.application", description=__doc__)
     parser.add_argument("--listen", type=_address, default=("127.0.0.1", 8000), metavar="HOST:PORT")
     parser.add_argument("--id", default="app", help="what this replica is called")
-    parser.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="SECONDS")
+    parser.add_argument(
+        "--drain-delay",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to go on serving, unready, after SIGTERM",
+    )
     options = parser.parse_args(arguments)
     try:
         application = Application(options.id)
     except ValueError as error:
         parser.error(str(error))
     # Only here, so that any other ASGI server can run the application without them.
-    from ..server import run_asgi
-    from ..supervisor import hold_lifeline
+    from ..lifeline import hold_lifeline
+    from ..server import bind, run_asgi
 
     hold_lifeline()
-    return run_asgi(application, listen=options.listen, drain_delay=options.drain_delay)
+    try:
+        listener = bind(*options.listen)
+    except OSError as error:
+        parser.error(f"cannot listen on {':'.join(map(str, options.listen))}: {error.strerror}")
+    return run_asgi(application, listen=listener, on_drain=application.drain, drain_delay=options.drain_delay)
 
 
 def _address(text: str) -> tuple[str, int]:
