@@ -1,1 +1,6 @@
-"""."""
+"""What need not be served again: a bounded store with times to live, and a loader that never stampedes."""
+
+from .stats import Reason, Stats
+from .store import Cache
+
+__all__ = ["Cache", "Reason", "Stats"]

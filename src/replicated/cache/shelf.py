@@ -1,0 +1,246 @@
+"""What changes when something is kept or goes: the indexes of a store, under its one lock.
+
+It decides what leaves: the expired before the live, then whom the policy names. It may not know who reads,
+nor which ttl or weight a value should have. A reader goes straight to ``data`` and ``touch``; so an entry
+becomes visible in ``data`` last, and ``data`` and the order stay the same objects for the store's life.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from ..clock import Clock
+from .entry import Entry
+from .expiry import Schedule
+from .sieve import Sieve, SieveEntry
+from .stats import Reason
+from .tags import Tags
+
+__all__ = ["Shelf"]
+
+# Expired entries that one write clears beyond the room it needs: it outruns any rate of writes, at about
+# 10 us of work.
+SWEEP = 16
+
+OnEvict = Callable[[Any, Any, Reason], object]
+
+
+class Shelf:
+    """The entries by key, by recency, by expiry and by tag; safe under threads.
+
+    Attributes:
+        data: The entries by key, the expired ones that were not cleared yet included.
+        touch: Notes the use of an entry; KeyError when it has left, which means nothing.
+        size: What the entries weigh.
+        crowded_out: How many left to make room.
+        expired: How many left because they had expired.
+        purged: How many left by tag.
+    """
+
+    __slots__ = ("clock", "crowded_out", "data", "expired", "lock", "make", "maxsize", "on_evict", "order",
+                 "purged", "schedule", "size", "tags", "touch")  # fmt: skip
+
+    make: Callable[..., Any]
+    order: Any  # OrderedDict[Entry, None] | Sieve: what they share has no common type
+
+    def __init__(self, maxsize: float, clock: Clock, policy: str, on_evict: OnEvict | None) -> None:
+        self.maxsize = maxsize
+        self.clock = clock
+        self.on_evict = on_evict
+        self.data: dict[Any, Entry] = {}
+        # Both policies are the mapping that keeps the order, so nothing below has a branch for either.
+        self.order, self.make = (OrderedDict(), Entry) if policy == "lru" else (Sieve(), SieveEntry)
+        self.touch: Callable[[Any], None] = self.order.move_to_end
+        self.schedule = Schedule()
+        self.tags = Tags()
+        self.size: float = 0
+        self.crowded_out = self.expired = self.purged = 0
+        # Reentrant, because a destructor may run inside any allocation and come back here.
+        self.lock = threading.RLock()
+
+    def put(self, key: Any, value: object, ttl: float | None, size: float, tags: frozenset[Hashable]) -> bool:
+        """Keep a value in place of what was there; return whether it fits. O(1) but for what it evicts."""
+        # Written out where a call would be natural, for all that runs in every write to a full store: calls
+        # were half of its time. `acquire` and `release` take half of what `with` takes on a C lock.
+        evicted: list[Entry] = []
+        before: object = None
+        lock = self.lock
+        lock.acquire()
+        try:
+            now = self.clock()
+            schedule = self.schedule
+            root = schedule.root
+            heap = schedule.heap
+            if root.after.expires <= now or (heap and heap[0].expires <= now):
+                self.sweep(now, SWEEP, evicted)
+            data = self.data
+            entry = data.get(key)
+            if entry is not None:
+                before = entry, entry.value
+                if size <= entry.size and ttl != 0:
+                    self._overwrite(entry, value, None if ttl is None else now + ttl, size, tags)
+                    return True
+                # One that grows leaves first, lest it be chosen to make room for itself.
+                self.drop(entry)
+            room = self.maxsize - size
+            if room < 0 or ttl == 0:
+                return False
+            order = self.order
+            while self.size > room:
+                # Expired still: there are more than one sweep clears. They go before the policy is asked.
+                if root.after.expires <= now or (heap and heap[0].expires <= now):
+                    self.sweep(now, 1, evicted)
+                    continue
+                entry, _ = order.popitem(False)
+                self._forget(entry)
+                self.crowded_out += 1
+                evicted.append(entry)
+            entry = self.make(key, value, None, size)
+            if ttl is not None:
+                entry.expires = expires = now + ttl
+                last = root.before
+                if last is root or last.expires <= expires:
+                    entry.before = last
+                    entry.after = root
+                    root.before = last.after = entry
+                else:
+                    schedule.add(entry)
+            if tags:
+                self.tags.add(entry, tags)
+            self.size += size
+            order[entry] = None
+            data[key] = entry
+            return True
+        finally:
+            lock.release()
+            # Until here these locals held all that left, so that no destructor ran under the lock.
+            del before
+            if evicted and self.on_evict is not None:
+                self.announce(evicted, now)
+
+    def take(self, key: Any) -> Entry | None:
+        """Remove ``key`` and return its entry if it was live. O(1)."""
+        with self.lock:
+            now = self.clock()
+            entry = self.data.get(key)
+            if entry is None:
+                return None
+            self.drop(entry)
+            if entry.expires is None or now < entry.expires:
+                return entry
+            self.expired += 1
+        self.announce([entry], now)
+        return None
+
+    def take_next(self) -> Entry | None:
+        """Remove and return the live entry that the policy lets go next. O(1) but for what has expired."""
+        evicted: list[Entry] = []
+        with self.lock:
+            now = self.clock()
+            self.sweep(now, len(self.data), evicted)
+            entry: Entry | None = None
+            if self.data:
+                entry, _ = self.order.popitem(False)
+                self._forget(entry)
+        self.announce(evicted, now)
+        return entry
+
+    def take_tagged(self, tag: Hashable) -> int:
+        """Remove what carries ``tag`` and return how many were live. O(their number)."""
+        with self.lock:
+            now = self.clock()
+            tagged = self.tags.tagged(tag)
+            live = 0
+            for entry in tagged:
+                self.drop(entry)
+                live += entry.expires is None or now < entry.expires
+            self.purged += live
+            self.expired += len(tagged) - live
+        self.announce(tagged, now, Reason.PURGED)
+        return live
+
+    def take_expired(self, most: int) -> None:
+        """Remove what has expired, up to ``most`` entries."""
+        evicted: list[Entry] = []
+        with self.lock:
+            now = self.clock()
+            self.sweep(now, most, evicted)
+        self.announce(evicted, now)
+
+    def take_all(self) -> None:
+        """Remove everything. O(n)."""
+        with self.lock:
+            held = list(self.data.values())  # until the lock is released
+            self.data.clear()
+            self.order.clear()
+            self.schedule = Schedule()
+            self.tags = Tags()
+            self.size = 0
+        del held
+
+    def add_oldest_first(self, key: Any, value: object, expires: float | None, size: float) -> Entry:
+        """Restore an entry of a copy, whose weight and order are known; nobody else may use the store yet."""
+        entry: Entry = self.make(key, value, expires, size)
+        if expires is not None:
+            self.schedule.add(entry)
+        self.size += size
+        self.order[entry] = None
+        self.data[key] = entry
+        return entry
+
+    def sweep(self, now: float, most: int, evicted: list[Entry]) -> None:
+        """Remove what has expired by ``now``, up to ``most`` entries; with the lock held."""
+        while most and (entry := self.schedule.due(now)) is not None:
+            self.drop(entry)
+            self.expired += 1
+            evicted.append(entry)
+            most -= 1
+
+    def drop(self, entry: Entry) -> None:
+        """Take an entry out of everything; with the lock held."""
+        del self.order[entry]
+        self._forget(entry)
+
+    def announce(self, evicted: list[Entry], now: float, reason: Reason = Reason.CAPACITY) -> None:
+        """Tell ``on_evict`` who left and why; with the lock released."""
+        if self.on_evict is not None:
+            for entry in evicted:
+                expired = entry.expires is not None and entry.expires <= now
+                self.on_evict(entry.key, entry.value, Reason.EXPIRED if expired else reason)
+
+    def _forget(self, entry: Entry) -> None:
+        """Take an entry that has left the order out of everything else."""
+        del self.data[entry.key]
+        if entry.expires is not None:
+            before = entry.before
+            if before is not None:
+                before.after = after = entry.after
+                after.before = before
+            else:
+                self.schedule.remove(entry)
+        if entry in self.tags.of:
+            self.tags.remove(entry)
+        self.size -= entry.size
+
+    def _overwrite(
+        self, entry: Entry, value: object, expires: float | None, size: float, tags: frozenset[Hashable]
+    ) -> None:
+        """Let an entry hold another value; it keeps its place under SIEVE and is the last used under LRU."""
+        if entry in self.tags.of:
+            self.tags.remove(entry)
+        if entry.expires is not None:
+            self.schedule.remove(entry)
+        # The value before the expiry, which readers read in the other order: no value is ever served by the
+        # permission of another that was set later.
+        entry.value = value
+        entry.expires = expires
+        if expires is not None:
+            self.schedule.add(entry)
+        if tags:
+            self.tags.add(entry, tags)
+        self.size += size - entry.size
+        entry.size = size
+        self.touch(entry)
