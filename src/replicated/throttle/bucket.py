@@ -9,12 +9,11 @@ import threading
 
 from ..clock import Clock, monotonic
 from .atomic import one_step
-from .gcra import Gcra, Number
+from .gcra import LONG_AGO, Gcra, Number
 
 __all__ = ["TokenBucket"]
 
 _ONE = 1
-_LONG_AGO = -(1 << 200)
 
 
 class TokenBucket:
@@ -36,12 +35,13 @@ class TokenBucket:
         TypeError: ``rate`` or ``burst`` is not a number, or ``clock`` cannot be called.
     """
 
-    __slots__ = ("_full", "_gcra", "_lock")
+    __slots__ = ("_full", "_gcra", "_lock", "_read", "_slack", "_unit")
 
     def __init__(self, rate: Number, burst: Number, *, clock: Clock = monotonic) -> None:
         self._gcra = Gcra(rate, burst, clock)
-        self._full = _LONG_AGO
-        self._lock = threading.RLock()
+        self._unit, self._slack, self._read = self._gcra.unit, self._gcra.slack, self._gcra.read
+        self._full = LONG_AGO
+        self._lock = threading.RLock()  # used by one_step, where it is needed
 
     @one_step
     def take(self, cost: Number = 1) -> float:
@@ -55,25 +55,25 @@ class TokenBucket:
             ValueError: ``cost`` is not above zero, or above the burst, so that no wait would do.
             TypeError: ``cost`` is not a number.
         """
-        gcra = self._gcra
         if cost is _ONE:  # the very object: True is equal to 1 and is not a number
-            unit, slack = gcra.unit, gcra.slack
+            unit, slack = self._unit, self._slack
         else:
-            unit = gcra.ticks(cost)
-            slack = gcra.tolerance - unit
-        read = gcra.read
+            unit = self._gcra.ticks(cost)
+            slack = self._gcra.tolerance - unit
+        read = self._read
         now = read()
         # From here to the store nothing is called, so that it is one step (see atomic.py). A thread that
         # was held up after reading the clock compares with an older time, and that can only refuse: of n
         # units taken at readings within w, the first starts no earlier than its reading and the last ends
         # within a tolerance of its own, so n * unit <= w + tolerance in whatever order they are stored.
         full = self._full
-        if full <= now + slack and self._gcra is gcra:
+        if full <= now + slack:
             self._full = (full if full > now else now) + unit
             return 0.0
-        if self._gcra is not gcra:
-            return self.take(cost)
-        return gcra.wait(now, self._believed(gcra, full, now) - slack - now)
+        believed = self._gcra.believed(full, now)
+        if self._full == full:  # one step from the comparison to the store
+            self._full = believed
+        return self._gcra.wait(now, believed - slack - now)
 
     def peek(self, cost: Number = 1) -> float:
         """Return what ``take(cost)`` would, and change nothing. O(1).
@@ -96,20 +96,13 @@ class TokenBucket:
             ValueError: As ``take``.
             TypeError: As ``take``.
         """
-        gcra = self._gcra
-        unit = gcra.ticks(cost)
-        read = gcra.read
+        unit = self._gcra.ticks(cost)
+        read = self._read
         now = read()
         full = self._full  # one step again, as in take
-        if full > now and self._gcra is gcra:
+        if full > now:
             full = full - unit
             self._full = full if full > now else now
-
-    def _believed(self, gcra: Gcra, full: int, now: int) -> int:
-        believed = gcra.believed(full, now)
-        if self._full == full and self._gcra is gcra:
-            self._full = believed
-        return believed
 
     def __repr__(self) -> str:
         return f"<TokenBucket {self._gcra}>"

@@ -19,10 +19,13 @@ from time import monotonic_ns
 
 from ..clock import Clock, monotonic
 
-__all__ = ["Gcra", "Number", "rational"]
+__all__ = ["LONG_AGO", "Gcra", "Number", "rational"]
 
 Number = int | float | Fraction
 """What a rate, a burst and a cost may be; never a bool, NaN or infinity."""
+
+LONG_AGO = -(1 << 200)
+"""Before any reading of any clock, in any ticks."""
 
 _NS = 10**9
 
@@ -95,6 +98,22 @@ class Gcra:
         if not 0 < exact <= self.burst:
             raise ValueError(f"cost must be above zero and at most the burst of {self.burst}, not {cost!r}")
         return math.ceil(exact * self.unit)
+
+    def moved(self, now: int, other: Gcra) -> int:
+        """Return what ``other`` read as ``now``, in ticks of this limit."""
+        if isinstance(now, _Reading):
+            return _Reading(now.seconds, self.scale)
+        return now // other.scale * self.scale
+
+    def carried(self, full: int, now: int, other: Gcra) -> int:
+        """Return when a bucket of this limit is full that has no more left than one of ``other`` has.
+
+        Units are carried over and not times, rounded against the taker: a change of limits never gives a
+        unit. What the burst here cannot hold is lost.
+        """
+        left = Fraction(max(other.tolerance - max(full - now, 0), 0), other.unit)
+        here = self.moved(now, other)
+        return here + self.tolerance - min(math.floor(left * self.unit), self.tolerance)
 
     def believed(self, full: int, now: int) -> int:
         """Return ``full``, or a tolerance from now where the clock has stepped back since it was stored.

@@ -7,16 +7,17 @@ seen, so forgetting it loses nothing; a key that still owes is never forgotten.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
 from ..clock import Clock, monotonic
-from .atomic import ATOMIC, is_plain
+from .atomic import ATOMIC
 from .bucket import TokenBucket
-from .gcra import Gcra, Number
+from .debts import Debts
+from .gcra import LONG_AGO, Gcra, Number, rational
 
 __all__ = ["Overflow", "Throttle", "ThrottleStats"]
 
@@ -24,8 +25,6 @@ Overflow = Literal["refuse", "share"]
 """What happens to a new key while ``max_keys`` others still owe."""
 
 _ONE = 1
-_LONG_AGO = -(1 << 200)
-_SWEEP = 4  # keys looked at for each new one: the hand goes around while a quarter of the table is added
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +32,26 @@ class ThrottleStats:
     """What a throttle has seen.
 
     Attributes:
-        keys: Keys it remembers now; those that have become idle since the sweep passed are among them.
-        refused: Takes refused, those by overflow among them.
+        keys: Keys it remembers now; some may have become idle since the sweep passed them.
+        refused: Takes refused, or in shadow mode those that would have been; those by overflow included.
         overflowed: Takes by a new key that found no place.
         dropped: Idle keys forgotten.
+        blocked: Blocks begun.
     """
 
     keys: int
     refused: int
     overflowed: int
     dropped: int
+    blocked: int
+
+
+@dataclass(slots=True)
+class _Plan:
+    """A key's own limit, and when its bucket is full in the ticks of that."""
+
+    gcra: Gcra
+    full: int
 
 
 class Throttle:
@@ -50,17 +59,24 @@ class Throttle:
 
     At most ``max_keys`` keys are remembered, in about 85 bytes each beyond the key. A new key looks at four
     others, a refused one at one, and drops those that are idle; no call ever does more. While that finds no
-    place the overflow policy decides: ``"refuse"`` refuses new keys, ``"share"``
-    lets them take from one bucket of the same rate and burst that they have in common. Known keys notice
-    nothing of it: a flood of fresh keys changes nobody's allowance.
+    place the overflow policy decides: ``"refuse"`` refuses new keys, ``"share"`` lets them take from one
+    bucket of the same rate and burst that they have in common. Known keys notice nothing of it: a flood of
+    fresh keys changes nobody's allowance.
+
+    With ``block``, a refused take blocks its key from that moment for so many seconds: whatever it asks is
+    refused meanwhile, which takes nothing and does not prolong the block. Units come back as always, so
+    after a long block the bucket is full. A key refused by overflow is not blocked.
 
     Safe for threads; what a clock that steps does is said at :class:`TokenBucket`.
 
     Args:
         rate: Units a second for each key, above zero. A float means the simplest fraction that is that float.
         burst: Units that a key may take at once, at least 1.
-        max_keys: Keys remembered, at least 1.
+        max_keys: Keys remembered, at least 1. Keys with a plan of their own do not count.
         overflow: What happens to a new key while no place is found for it.
+        block: Seconds that a refused key is blocked; 0 for none.
+        shadow: Refuse nobody, and count in ``stats`` what would have been refused. ``peek`` tells the
+            truth even so.
         clock: Seconds.
 
     Raises:
@@ -75,85 +91,79 @@ class Throttle:
         *,
         max_keys: int = 100_000,
         overflow: Overflow = "refuse",
+        block: Number = 0,
+        shadow: bool = False,
         clock: Clock = monotonic,
     ) -> None:
-        if isinstance(max_keys, bool) or not isinstance(max_keys, int):
-            raise TypeError(f"max_keys must be an int, not {max_keys!r}")
-        if max_keys < 1:
-            raise ValueError(f"max_keys must be at least 1, not {max_keys!r}")
         if overflow not in ("refuse", "share"):
             raise ValueError(f"overflow must be 'refuse' or 'share', not {overflow!r}")
+        if rational("block", block) < 0:
+            raise ValueError(f"block must not be negative, not {block!r}")
+        self._clock = clock
         self._gcra = Gcra(rate, burst, clock)
+        self._debts = Debts(self._gcra, max_keys)
         self._max_keys = max_keys
         self._shared = TokenBucket(rate, burst, clock=clock) if overflow == "share" else None
-        # Keys for which a read, a decision and a write are one step stand in _table and are taken from
-        # without a lock; the others in _guarded. Only the holder of the lock adds or removes either.
-        self._table: dict[Hashable, int] = {}
-        self._guarded: dict[Hashable, int] = {}
-        self._order: deque[Hashable] = deque()  # every key once; the sweep turns it
+        self._block = math.ceil(rational("block", block) * 10**9 * self._gcra.scale)
+        self._shadow = shadow
+        self._plans: dict[Hashable, _Plan] = {}
         self._lock = threading.RLock()
-        # What is unknown was full at this time: the latest reading at which something was dropped. It lies
-        # ahead of the clock only where that stepped back, and then a dropped key must not come back full.
-        self._floor = _LONG_AGO
-        self._refused = self._overflowed = self._dropped = 0
+        self._refused = self._overflowed = self._blocks = 0
+        # What the hot path needs, one attribute away.
+        self._plain = self._debts.plain if ATOMIC else {}
+        self._unit, self._slack, self._read = self._gcra.unit, self._gcra.slack, self._gcra.read
 
     def take(self, key: Hashable, cost: Number = 1) -> float:
         """Take ``cost`` units for ``key`` if it has them. O(1).
 
         Returns:
             0.0 when they were taken; else nothing was, and the seconds after which they can be, if nobody
-            else takes any for that key. A key refused by overflow is told when a place may be free.
+            else takes any for that key. A key refused by overflow is told when there may be a place.
 
         Raises:
             ValueError: ``cost`` is not above zero, or above the burst, so that no wait would do.
             TypeError: ``cost`` is not a number, or ``key`` cannot be hashed.
         """
-        gcra = self._gcra
-        if cost is _ONE:  # the very object: True is equal to 1 and is not a number
-            unit, slack = gcra.unit, gcra.slack
-        else:
-            unit = gcra.ticks(cost)
-            slack = gcra.tolerance - unit
-        table = self._table
-        read = gcra.read
+        read = self._read
         now = read()
-        try:
-            # One step from here to the store; TokenBucket.take says why that is exact.
-            full = table[key]
-            if full <= now + slack:
-                if full > now:
-                    table[key] = full + unit
+        if cost is _ONE:  # the very object: True is equal to 1 and is not a number
+            plain = self._plain
+            try:
+                # One step from here to the store; TokenBucket.take says why that is exact. A key that is
+                # new, blocked or has a plan is not in this table.
+                full = plain[key]
+                if full <= now + self._slack:
+                    if full > now:
+                        plain[key] = full + self._unit
+                        return 0.0
+                    plain[key] = now + self._unit
+                    if not now & 31:  # once in a while: idle keys must go also where no new ones come
+                        self._tidy(now)
                     return 0.0
-                table[key] = now + unit
-                if not now & 31:  # sometimes, so that idle keys go also where no new ones come
-                    self._tidy(now, 1)
-                return 0.0
-        except KeyError:
-            return self._take_guarded(key, cost, unit, now)
-        except TypeError:
-            raise TypeError(f"key must be hashable, not {key!r}") from None
-        return self._refuse(table, key, full, slack, now)
+            except KeyError:
+                pass
+            except TypeError:
+                raise TypeError(f"key must be hashable, not {key!r}") from None
+        with self._lock:
+            return self._take(key, cost, now)
 
     def peek(self, key: Hashable, cost: Number = 1) -> float:
-        """Return what ``take(key, cost)`` would, and change nothing. O(1).
+        """Return the wait that ``take(key, cost)`` would be told, and change nothing. O(1).
 
         Raises:
             ValueError: As ``take``.
             TypeError: As ``take``.
         """
-        gcra = self._gcra
-        slack = gcra.tolerance - gcra.ticks(cost)
+        now = self._read()
         with self._lock:
-            now = gcra.read()
-            full = self._debt(key)
+            gcra, full = self._account(key)
+            ticks = gcra.ticks(cost)
             if full is None:
-                full = self._floor
-                if len(self._order) >= self._max_keys:
-                    place = self._place()
-                    if place > now:
-                        return self._shared.peek(cost) if self._shared else gcra.wait(now, place - now)
-            full = min(full, now + gcra.tolerance)
-        return gcra.wait(now, full - slack - now) if full > now + slack else 0.0
+                full = self._debts.floor
+                place = self._debts.place()
+                if place > now:
+                    return self._shared.peek(cost) if self._shared else gcra.wait(now, place - now)
+            return self._wait(key, gcra, full, ticks, now)
 
     def refund(self, key: Hashable, cost: Number = 1) -> None:
         """Give ``cost`` units back to ``key``; what would exceed the burst is lost. O(1).
@@ -162,95 +172,149 @@ class Throttle:
             ValueError: As ``take``.
             TypeError: As ``take``.
         """
-        gcra = self._gcra
-        unit = gcra.ticks(cost)
+        now = self._read()
         with self._lock:
-            for debts in (self._table, self._guarded):
-                if key in debts:
-                    now = gcra.read()
-                    full = debts[key]  # one step to the store
-                    if full > now:
-                        full = full - unit
-                        debts[key] = full if full > now else now
-                    return
+            plan = self._plans.get(key)
+            if plan is not None:
+                here = plan.gcra.moved(now, self._gcra)
+                plan.full = max(plan.full - plan.gcra.ticks(cost), min(plan.full, here))
+                return
+            ticks = self._gcra.ticks(cost)
+            debts = self._debts.holding(key)
+            if key in debts:
+                full = debts[key]  # one step to the store
+                if full > now:
+                    full = full - ticks
+                    debts[key] = full if full > now else now
+
+    def set_plan(self, key: Hashable, rate: Number, burst: Number) -> None:
+        """Give ``key`` a limit of its own, now or while it is in use. O(1).
+
+        What the key has left is carried over and never grows by it: one that has used up its burst has
+        nothing under the new plan either. A key that has no plan and owes nothing starts full, since nobody
+        can tell it from one that has never come.
+
+        Raises:
+            ValueError: ``rate`` or ``burst`` is out of its range, NaN or infinite.
+            TypeError: ``rate`` or ``burst`` is not a number, or ``key`` cannot be hashed.
+        """
+        gcra = Gcra(rate, burst, self._clock)
+        now = self._read()
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is not None:
+                plan.full = gcra.carried(plan.full, plan.gcra.moved(now, self._gcra), plan.gcra)
+                plan.gcra = gcra
+                return
+            full = self._debts.remove(key)
+            owes = full is not None and full > now
+            self._plans[key] = _Plan(gcra, gcra.carried(full or now, now, self._gcra) if owes else LONG_AGO)
+
+    def clear_plan(self, key: Hashable) -> None:
+        """Put ``key`` back under the common limit, with what it has left. O(1).
+
+        Nothing happens to a key without a plan.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        now = self._read()
+        with self._lock:
+            plan = self._plans.pop(key, None)
+            if plan is not None:
+                self._debts.add(
+                    key, self._gcra.carried(plan.full, plan.gcra.moved(now, self._gcra), plan.gcra)
+                )
 
     def stats(self) -> ThrottleStats:
         """Return the counts so far. O(1)."""
-        return ThrottleStats(len(self._order), self._refused, self._overflowed, self._dropped)
+        return ThrottleStats(len(self), self._refused, self._overflowed, self._debts.dropped, self._blocks)
 
     def __len__(self) -> int:
-        """Return how many keys are remembered."""
-        return len(self._order)
+        """Return how many keys are remembered, without those that have a plan."""
+        return len(self._debts)
 
     def __repr__(self) -> str:
-        return f"<Throttle {self._gcra}: {len(self._order)} of {self._max_keys} keys>"
+        return f"<Throttle {self._gcra}: {len(self)} of {self._max_keys} keys>"
 
-    def _take_guarded(self, key: Hashable, cost: Number, unit: int, now: int) -> float:
-        """Take for a key that is new, or whose operations are not one step without the lock."""
-        slack = self._gcra.tolerance - unit
+    def _tidy(self, now: int) -> None:
         with self._lock:
-            debts = self._table if ATOMIC and is_plain(key) else self._guarded
-            if key not in debts:
-                self._tidy(now, _SWEEP)
-                if len(self._order) >= self._max_keys:
-                    return self._overflow(cost, now)
-                self._floor = self._gcra.believed(self._floor, now)
-                self._order.append(key)
-                debts[key] = self._floor
-            limit = now + slack
-            full = debts[key]  # one step to the store: others may take as soon as the key stands there
-            if full <= limit:
-                debts[key] = (full if full > now else now) + unit
-                return 0.0
-            return self._refuse(debts, key, full, slack, now)
+            self._debts.tidy(now, 1)
 
-    def _refuse(self, debts: dict[Hashable, int], key: Hashable, full: int, slack: int, now: int) -> float:
+    # Below, the lock is held.
+
+    def _take(self, key: Hashable, cost: Number, now: int) -> float:
+        plan = self._plans.get(key)
+        if plan is not None:
+            return self._take_planned(key, plan, cost, now)
+        gcra, debts = self._gcra, self._debts
+        ticks = gcra.ticks(cost)
+        table = debts.holding(key)
+        if key not in table:
+            if debts.crowded(now):
+                return self._overflow(cost, now)
+            debts.floor = gcra.believed(debts.floor, now)
+            table = debts.add(key, debts.floor)
+        elif self._is_blocked(key, now):
+            return self._refuse(key, gcra, table[key], ticks, now)
+        else:
+            table = debts.holding(key)  # the end of a block has moved it
+        limit = now + gcra.tolerance - ticks
+        full = table[key]  # one step to the store: others take as soon as the key stands there
+        if full <= limit:
+            table[key] = (full if full > now else now) + ticks
+            return 0.0
+        believed = gcra.believed(full, now)
+        debts.amend(key, full, believed)
+        return self._refuse(key, gcra, believed, ticks, now)
+
+    def _take_planned(self, key: Hashable, plan: _Plan, cost: Number, now: int) -> float:
+        gcra = plan.gcra
+        ticks = gcra.ticks(cost)
+        here = gcra.moved(now, self._gcra)
+        plan.full = gcra.believed(plan.full, here)
+        if self._is_blocked(key, now) or plan.full > here + gcra.tolerance - ticks:
+            return self._refuse(key, gcra, plan.full, ticks, now)
+        plan.full = max(plan.full, here) + ticks
+        return 0.0
+
+    def _is_blocked(self, key: Hashable, now: int) -> bool:
+        until = self._debts.blocked.get(key)
+        if until is None:
+            return False
+        if until > now + self._block:  # only where the clock has stepped back, or a thread was held up
+            until = self._debts.blocked[key] = min(until, self._read() + self._block)
+        if until <= now:
+            self._debts.unblock(key)
+        return until > now
+
+    def _refuse(self, key: Hashable, gcra: Gcra, full: int, ticks: int, now: int) -> float:
         self._refused += 1
-        believed = self._gcra.believed(full, now)
-        if believed != full:
-            self._amend(debts, key, full, believed)
-        self._tidy(now, 1)
-        return self._gcra.wait(now, believed - slack - now)
+        if self._block and key not in self._debts.blocked:
+            self._blocks += 1
+            self._debts.block(key, now + self._block)
+        self._debts.tidy(now, 1)
+        return 0.0 if self._shadow else self._wait(key, gcra, full, ticks, now)
 
     def _overflow(self, cost: Number, now: int) -> float:
         self._overflowed += 1
         if self._shared is not None:
             wait = self._shared.take(cost)
-            self._refused += wait > 0
-            return wait
-        self._refused += 1
-        # At least a nanosecond: an idle key may stand where the next call looks and this one did not.
-        return self._gcra.wait(now, max(self._place() - now, 1))
+        else:
+            # At least a tick: an idle key may stand where the next call looks and this one did not.
+            wait = self._gcra.wait(now, max(self._debts.place() - now, 1))
+        self._refused += wait > 0
+        return 0.0 if self._shadow else wait
 
-    def _place(self) -> int:
-        """Return when the first of the keys that the next new key looks at is full."""
-        order = self._order
-        return min(self._debt(order[i]) or 0 for i in range(min(_SWEEP, len(order))))
+    def _account(self, key: Hashable) -> tuple[Gcra, int | None]:
+        plan = self._plans.get(key)
+        return (self._gcra, self._debts.find(key)) if plan is None else (plan.gcra, plan.full)
 
-    def _debt(self, key: Hashable) -> int | None:
-        full = self._table.get(key)
-        return self._guarded.get(key) if full is None else full
-
-    def _tidy(self, now: int, looks: int) -> None:
-        """Look at the next keys of the round, and drop those whose bucket is full."""
-        with self._lock:
-            order = self._order
-            for _ in range(min(looks, len(order))):
-                key = order.popleft()
-                debts = self._table if key in self._table else self._guarded
-                full = debts[key]  # one step to the removal
-                if full <= now:
-                    del debts[key]
-                    self._dropped += 1
-                    if now > self._floor:
-                        self._floor = now
-                    continue
-                order.append(key)
-                believed = self._gcra.believed(full, now)
-                if believed != full:
-                    self._amend(debts, key, full, believed)
-
-    def _amend(self, debts: dict[Hashable, int], key: Hashable, full: int, believed: int) -> None:
-        with self._lock:
-            if key in debts and debts[key] == full:  # one step from the comparison to the store
-                debts[key] = believed
+    def _wait(self, key: Hashable, gcra: Gcra, full: int, ticks: int, now: int) -> float:
+        here = gcra.moved(now, self._gcra)
+        owing = min(full - here, gcra.tolerance) + ticks - gcra.tolerance
+        blocked = min(self._debts.blocked.get(key, now) - now, self._block)
+        return max(
+            gcra.wait(here, owing) if owing > 0 else 0.0,
+            self._gcra.wait(now, blocked) if blocked > 0 else 0.0,
+        )
