@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
 from collections.abc import Callable
@@ -12,10 +13,10 @@ import click
 
 from . import options as parse
 from .certificates import self_signed, server_context
+from .lifeline import hold_lifeline
 from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
 from .server import bind, run_asgi
 from .service import Service
-from .supervisor import hold_lifeline
 
 __all__ = ["replicated"]
 
@@ -65,38 +66,105 @@ def replicated() -> None:
 
 
 @replicated.command()
-@click.option("--upstream", "upstreams", multiple=True, required=True, metavar="[ID=]URL",
-              help="A replica, http://host:port; once for each.")
-@click.option("--listen", type=Parsed("address", parse.listen), default="127.0.0.1:8080", show_default=True,
-              help="Where to serve; port 0 takes any that is free.")
-@click.option("--strategy", type=click.Choice(STRATEGIES), default=None,
-              help="Who serves next.  [default: ring-hash with an affinity, else power-of-two]")
-@click.option("--affinity", metavar="BY", default=None,
-              help="Keep requests together by cookie:NAME, header:NAME, client-address or path; "
-                   "several with commas, tried in order.")
-@click.option("--probe", metavar="PATH", default=None, help="Where replicas say whether they are ready, /readyz.")
-@click.option("--probe-period", type=float, default=2.0, show_default=True, help="Seconds between two probes.")
+@click.option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    required=True,
+    metavar="[ID=]URL",
+    help="A replica, http://host:port; once for each.",
+)
+@click.option(
+    "--listen",
+    type=Parsed("address", parse.listen),
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Where to serve; port 0 takes any that is free.",
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default=None,
+    help="Who serves next.  [default: ring-hash with an affinity, else power-of-two]",
+)
+@click.option(
+    "--affinity",
+    metavar="BY",
+    default=None,
+    help="Keep requests together by cookie:NAME, header:NAME, client-address or path; "
+    "several with commas, tried in order.",
+)
+@click.option(
+    "--bound",
+    type=float,
+    default=None,
+    help="With an affinity: how far above the mean a replica may be loaded before its keys go on to "
+    "the next one, 1.25 say.  [default: keys stay whatever the load]",
+)
+@click.option(
+    "--probe", metavar="PATH", default=None, help="Where replicas say whether they are ready, /readyz."
+)
+@click.option(
+    "--probe-period", type=float, default=2.0, show_default=True, help="Seconds between two probes."
+)
 @click.option("--probe-timeout", type=float, default=1.0, show_default=True, help="Seconds a probe may take.")
-@click.option("--cache", type=Parsed("size", parse.size), default=None, metavar="SIZE",
-              help="Keep responses, in so many bytes: 64MiB.")
-@click.option("--ttl", type=float, default=None, help="Seconds for responses that do not say how long they keep.")
-@click.option("--throttle", type=Parsed("rate", parse.rate), default=None, metavar="RATE",
-              help="What one key may ask: 50/s, 500/m.")
+@click.option(
+    "--cache",
+    type=Parsed("size", parse.size),
+    default=None,
+    metavar="SIZE",
+    help="Keep responses, in so many bytes: 64MiB.",
+)
+@click.option(
+    "--ttl", type=float, default=None, help="Seconds for responses that do not say how long they keep."
+)
+@click.option(
+    "--throttle",
+    type=Parsed("rate", parse.rate),
+    default=None,
+    metavar="RATE",
+    help="What one key may ask: 50/s, 500/m.",
+)
 @click.option("--burst", type=float, default=None, help="Requests at once.  [default: one second's worth]")
-@click.option("--throttle-by", default=",".join(THROTTLE_KEYS), show_default=True, metavar="KEYS",
-              help="What makes a key.")
-@click.option("--trust", "trusted", multiple=True, metavar="NETWORK",
-              help="Believe X-Forwarded-* from here: 10.0.0.0/8; once for each.")
+@click.option(
+    "--throttle-by",
+    default=",".join(THROTTLE_KEYS),
+    show_default=True,
+    metavar="KEYS",
+    help="What makes a key.",
+)
+@click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    metavar="NETWORK",
+    help="Believe X-Forwarded-* from here: 10.0.0.0/8; once for each.",
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), default=None, help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), default=None, help="Its private key, PEM.")
 @click.option("--tls-self-signed", is_flag=True, help="Make a certificate for this run.")
 @click.option("--name", default="replicated", show_default=True, help="What this tier calls itself in Via.")
-@click.option("--body-limit", type=Parsed("size", parse.size), default="16MiB", show_default=True,
-              help="The largest request body; beyond it 413.")
-@click.option("--header-limit", type=Parsed("size", parse.size), default="32KiB", show_default=True,
-              help="The largest request header; beyond it 431.")
-@click.option("--drain-delay", type=click.FloatRange(min=0), default=5.0, show_default=True,
-              help="Seconds between SIGTERM, when /readyz turns 503, and the closing of the listener.")
+@click.option(
+    "--body-limit",
+    type=Parsed("size", parse.size),
+    default="16MiB",
+    show_default=True,
+    help="The largest request body; beyond it 413.",
+)
+@click.option(
+    "--header-limit",
+    type=Parsed("size", parse.size),
+    default="32KiB",
+    show_default=True,
+    help="The largest request header; beyond it 431.",
+)
+@click.option(
+    "--drain-delay",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Seconds between SIGTERM, when /readyz turns 503, and the closing of the listener.",
+)
 @click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True,
               help="Seconds that requests in flight may then take.")  # fmt: skip
 @one_line
@@ -135,7 +203,12 @@ def serve(
     where = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(f"replicated: {service.options.name} serves {where} from {len(upstreams)} replicas", err=True)
     status = run_asgi(
-        service.app, listen=listener, on_drain=service.app.drain, drain_delay=drain_delay, grace=grace, tls=tls
+        service.app,
+        listen=listener,
+        on_drain=service.app.drain,
+        drain_delay=drain_delay,
+        grace=grace,
+        tls=tls,
     )
     raise SystemExit(status)
 
@@ -149,3 +222,20 @@ def tls_context(cert: Path | None, key: Path | None, self_sign: bool, host: str)
     if (cert is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key go together")
     return None if cert is None or key is None else server_context(cert, key)
+
+
+@replicated.command()
+@click.option("--keep", is_flag=True, help="Leave it running at the end, and print the URLs.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where everything listens.")
+@one_line
+def demo(keep: bool, host: str) -> None:
+    """Run three tiers on loopback and prove the pattern with live traffic, in under a minute."""
+    from rich.console import Console
+
+    from .demo.run import demo as run
+
+    try:
+        status = asyncio.run(run(Console(), host=host, keep=keep))
+    except KeyboardInterrupt:
+        status = 130
+    raise SystemExit(status)

@@ -27,6 +27,7 @@ class ServeOptions:
     replicas: tuple[Replica, ...]
     strategy: str = "power-of-two"
     affinity: str | None = None
+    bound: float | None = None
     probe: str | None = None
     probe_period: float = 2.0
     probe_timeout: float = 1.0

@@ -126,7 +126,9 @@ def strategy(options: ServeOptions) -> Strategy:
         case "least-loaded":
             return LeastLoaded()
         case "ring-hash":
-            return RingHash()
+            # Without a bound unless one is asked for: a session that moves is lost, and two caches that
+            # share a path allow its client twice.
+            return RingHash(options.bound)
         case "random":
             return RandomChoice()
         case unknown:

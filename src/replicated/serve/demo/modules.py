@@ -28,7 +28,7 @@ _NEVER = frozenset(
     | {"xxlimited", "xxlimited_35", "xxsubtype"}
 )
 _EXTENSIONS = tuple(EXTENSION_SUFFIXES)
-# Sixscore tables of code pages that nobody searches: a quarter of the time to read everything.
+# 120 tables of code pages, which nobody searches, would take a quarter of the time to read everything.
 _LEAVES = frozenset({"encodings"})
 
 
