@@ -249,19 +249,16 @@ class Throttle:
             return self._take_planned(key, plan, cost, now)
         gcra, debts = self._gcra, self._debts
         ticks = gcra.ticks(cost)
+        blocked = self._is_blocked(key, now)
         table = debts.holding(key)
         if key not in table:
             if debts.crowded(now):
                 return self._overflow(cost, now)
             debts.floor = gcra.believed(debts.floor, now)
             table = debts.add(key, debts.floor)
-        elif self._is_blocked(key, now):
-            return self._refuse(key, gcra, table[key], ticks, now)
-        else:
-            table = debts.holding(key)  # the end of a block has moved it
         limit = now + gcra.tolerance - ticks
         full = table[key]  # one step to the store: others take as soon as the key stands there
-        if full <= limit:
+        if full <= limit and not blocked:
             table[key] = (full if full > now else now) + ticks
             return 0.0
         believed = gcra.believed(full, now)
