@@ -6,6 +6,7 @@ given out as fractions: a share of a 64-bit circle does not fit a float, and sha
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, groupby
@@ -14,8 +15,9 @@ from typing import NamedTuple
 
 from ..errors import EmptyRing
 from .circle import Circle
+from .keys import Key
 
-__all__ = ["Arc", "arcs", "moved", "shares"]
+__all__ = ["Arc", "Explanation", "arc_at", "arcs", "moved", "shares"]
 
 
 class Arc(NamedTuple):
@@ -24,6 +26,44 @@ class Arc(NamedTuple):
     first: int
     last: int
     node: str
+
+
+class Explanation(NamedTuple):
+    """Why a key lives where it does.
+
+    Attributes:
+        key: What was asked.
+        position: Where the key lies on the circle.
+        arc: The positions around it, up to the points before and after, and who owns them.
+        order: The key's preference order, the owner first.
+        drained: The members that own nothing.
+    """
+
+    key: Key
+    position: int
+    arc: Arc
+    order: tuple[str, ...]
+    drained: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.key!r} lies at {self.position:#x}, in the arc {self.arc.first:#x} to {self.arc.last:#x}"
+            f" of {self.arc.node}"
+        )
+        if self.order[1:]:
+            text += f"; next are {', '.join(self.order[1:])}"
+        if self.drained:
+            text += f"; drained: {', '.join(self.drained)}"
+        return text
+
+
+def arc_at(circle: Circle, position: int) -> Arc:
+    """Return the arc of a single point around ``position``; there is a point. O(log P)."""
+    ends = circle.ends
+    place = bisect_left(ends, position)
+    first = ends[place - 1] + 1 if place else 0
+    last = ends[place] if place < len(ends) else (1 << circle.bits) - 1
+    return Arc(first, last, circle.owner(position))
 
 
 def shares(nodes: Iterable[str], circle: Circle) -> dict[str, Fraction]:

@@ -7,17 +7,19 @@ business, how they are searched the circle's.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import EmptyRing, UnknownReplica
-from .arcs import moved, shares
+from .arcs import Arc, Explanation, arc_at, arcs, moved, shares
 from .circle import Circle
+from .foreign_circles import LastCircle, NearestCircle
 from .keys import Key, encoded
-from .layout import Layout, Xxh3
+from .layout import Layout, Rule, Xxh3
 from .table import checked_count
 from .weights import Nodes, checked_node, checked_weight, weights_of
 
@@ -26,6 +28,7 @@ __all__ = ["MAX_POINTS", "HashRing"]
 MAX_POINTS = 8_388_608
 """What one ring may hold; Envoy's limit too."""
 
+_CIRCLES: dict[Rule, type[Circle]] = {"next": Circle, "nearest": NearestCircle, "last": LastCircle}
 _encode = str.encode  # takes no one else's `encode` for a str's, and spares the look-up of a method
 
 
@@ -33,6 +36,10 @@ class _Snapshot(NamedTuple):
     weights: dict[str, float]
     plan: dict[str, tuple[str, int]]
     circle: Circle
+
+
+# What `owner` unpacks: the hash of a key, slots, the shift to them, names by number, and all the rest.
+_Now: TypeAlias = tuple[Callable[[bytes], int], "array[int]", int, tuple[str | None, ...], _Snapshot]
 
 
 class HashRing:
@@ -81,7 +88,7 @@ class HashRing:
             position = hash_key(_encode(key))  # type: ignore[arg-type]  # bytes take the other way
         except (TypeError, UnicodeEncodeError):
             position = hash_key(encoded(key))
-        name: str | None = names[slots[position >> shift]]
+        name = names[slots[position >> shift]]
         if name is not None:
             return name
         return snapshot.circle.owner(position)
@@ -186,9 +193,51 @@ class HashRing:
         """
         if not isinstance(other, HashRing):
             raise TypeError(f"other must be a HashRing, not {other!r}")
-        if self._layout.hash_key != other._layout.hash_key:
-            raise ValueError(f"other must hash keys as {self._layout!r} does, not as {other._layout!r}")
-        return moved(self._now[4].circle, other._now[4].circle)
+        mine, theirs = self._now, other._now
+        if mine[0] != theirs[0]:
+            raise ValueError(f"other must hash keys as {self!r} does, not as {other!r}")
+        return moved(mine[4].circle, theirs[4].circle)
+
+    def arcs(self, node: str | None = None) -> Iterator[Arc]:
+        """Return the ranges of positions that ``node`` owns, or all of them with their owners. O(P).
+
+        The ranges are those of now. Data whose key has a ``position`` in one belongs to its node.
+
+        Raises:
+            UnknownReplica: ``node`` is not a member (a LookupError).
+        """
+        snapshot = self._now[4]
+        if node is None:
+            return arcs(snapshot.circle)
+        if node not in snapshot.weights:
+            raise UnknownReplica(f"{node!r} is not a node of the ring")
+        return (arc for arc in arcs(snapshot.circle) if arc.node == node)
+
+    def position(self, key: Key) -> int:
+        """Return where ``key`` lies on the circle, in ``[0, 2**layout.bits)``.
+
+        Raises:
+            TypeError, ValueError: As for ``owner``.
+        """
+        return self._now[0](encoded(key))
+
+    def explain(self, key: Key) -> Explanation:
+        """Return why ``key`` lives where it does: its position, the arc around it, who comes next. O(P).
+
+        Raises:
+            TypeError, ValueError, EmptyRing: As for ``owner``.
+        """
+        hash_key, _, _, _, snapshot = self._now
+        position = hash_key(encoded(key))
+        if not snapshot.plan:
+            raise EmptyRing("the ring has no node with a weight above zero")
+        return Explanation(
+            key,
+            position,
+            arc_at(snapshot.circle, position),
+            tuple(snapshot.circle.walk(position)),
+            tuple(node for node in snapshot.weights if node not in snapshot.plan),
+        )
 
     @property
     def nodes(self) -> dict[str, float]:
@@ -250,12 +299,14 @@ class HashRing:
         circle = self._spliced(plan, size)
         if circle is None:
             points = {node: self._layout.points(*spec) for node, spec in plan.items()}
-            circle = Circle.of(self._layout.bits, points)
+            circle = _CIRCLES[self._layout.rule].of(self._layout.bits, points)
         self._swap(_Snapshot(weights, plan, circle))
 
     def _spliced(self, plan: dict[str, tuple[str, int]], size: int) -> Circle | None:
         """Return the circle for ``plan`` made out of today's, or None where that is not to be had."""
         _, before, circle = self._now[4]
+        if self._layout.rule != "next":
+            return None  # the arcs of other rules depend on their neighbours
         changed = [node for node in before.keys() | plan.keys() if before.get(node) != plan.get(node)]
         effort = sum(before.get(node, ("", 0))[1] + plan.get(node, ("", 0))[1] for node in changed)
         # Precedence among those who stay may decide shared positions; a change of it is a new ring.
@@ -279,7 +330,8 @@ class HashRing:
         read it has one consistent state, without a lock.
         """
         circle = snapshot.circle
-        self._now = (self._layout.hash_key, circle.slots, circle.shift, circle.names, snapshot)
+        hash_key = self._layout.key_hash(snapshot.weights)
+        self._now: _Now = (hash_key, circle.slots, circle.shift, circle.names, snapshot)
 
 
 def _rebuilt(weights: dict[str, float], layout: Layout) -> HashRing:

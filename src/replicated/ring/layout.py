@@ -5,14 +5,18 @@ It decides positions and the order in which nodes win a shared one. It may not k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from .keys import xxh3
 
-__all__ = ["DEFAULT_VNODES", "Layout", "Xxh3"]
+__all__ = ["DEFAULT_VNODES", "Layout", "Rule", "Xxh3"]
+
+Rule: TypeAlias = Literal["next", "nearest", "last"]
+"""Whose a position is: the next point's, the first at or after it, and past the last point the first one's;
+the nearest point's; or as with "next", but past the last point that last one's."""
 
 DEFAULT_VNODES = 512
 """Virtual nodes a unit of weight: of 10 equal nodes the busiest has 1.07 times the mean, of 100 1.11."""
@@ -27,12 +31,12 @@ class Layout(Protocol):
         ...
 
     @property
-    def nearest(self) -> bool:
-        """Whether a key belongs to the nearest point, rather than to the first at or after it."""
+    def rule(self) -> Rule:
+        """Which point owns a position."""
         ...
 
-    def hash_key(self, key: bytes, /) -> int:
-        """Return the position of a key."""
+    def key_hash(self, weights: Mapping[str, float]) -> Callable[[bytes], int]:
+        """Return what gives the position of a key's bytes, of a ring with these members."""
         ...
 
     def plan(self, weights: Mapping[str, float]) -> dict[str, tuple[str, int]]:
@@ -79,14 +83,17 @@ class Xxh3:
     vnodes: int = DEFAULT_VNODES
 
     bits: ClassVar[int] = 64
-    nearest: ClassVar[bool] = False
-    hash_key = staticmethod(xxh3)
+    rule: ClassVar[Rule] = "next"
 
     def __post_init__(self) -> None:
         if isinstance(self.vnodes, bool) or not isinstance(self.vnodes, int):
             raise TypeError(f"vnodes must be an int, not {self.vnodes!r}")
         if self.vnodes < 1:
             raise ValueError(f"vnodes must be at least 1, not {self.vnodes!r}")
+
+    def key_hash(self, weights: Mapping[str, float]) -> Callable[[bytes], int]:
+        """Return XXH3 of 64 bits."""
+        return xxh3
 
     def plan(self, weights: Mapping[str, float]) -> dict[str, tuple[str, int]]:
         """Return every node with a weight above 0, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from .keys import Key
 
@@ -53,6 +53,10 @@ class Table(Protocol):
 
     def shares(self) -> dict[str, Fraction]:
         """Return for every node the exact part of all hashes that it owns; together they are 1."""
+        ...
+
+    def moved(self, other: Self) -> dict[tuple[str, str], Fraction]:
+        """Return ``(from, to)`` -> the exact part of all hashes that changes owner with ``other``."""
         ...
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-__all__ = ["Nodes", "checked_node", "checked_weight", "weights_of"]
+__all__ = ["Nodes", "checked_node", "checked_weight", "weights_of", "whole"]
 
 Nodes: TypeAlias = Iterable[str] | Mapping[str, float]
 """Names, all of weight 1, or a mapping of name to weight."""
@@ -68,3 +68,15 @@ def weights_of(nodes: Nodes) -> dict[str, float]:
             raise ValueError(f"nodes must be distinct, but {node!r} comes twice")
         weights[node] = 1
     return weights
+
+
+def whole(weights: Mapping[str, float], system: str) -> dict[str, int]:
+    """Return the weights above 0 as ints, for a ring whose ``system`` knows no others.
+
+    Raises:
+        ValueError: A weight is not a whole number.
+    """
+    for node, weight in weights.items():
+        if weight != int(weight):
+            raise ValueError(f"weight of {node!r} must be a whole number, as {system} has it, not {weight!r}")
+    return {node: int(weight) for node, weight in weights.items() if weight}
