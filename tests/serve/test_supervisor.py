@@ -22,7 +22,7 @@ PROGRAMS = {
     # Serves until it is asked to end.
     "polite": """
         import signal, sys
-        from replicated.serve.supervisor import hold_lifeline
+        from replicated.serve.lifeline import hold_lifeline
         hold_lifeline()
         def end(*_):
             print("bye"); sys.exit(0)
@@ -33,7 +33,7 @@ PROGRAMS = {
     # Has to be made to.
     "deaf": """
         import signal
-        from replicated.serve.supervisor import hold_lifeline
+        from replicated.serve.lifeline import hold_lifeline
         hold_lifeline()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("hello")
@@ -301,6 +301,21 @@ def test_a_name_that_two_tasks_start_is_started_once() -> None:
             assert isinstance(first, Child)
             assert isinstance(second, ValueError)
             await said(first, "hello")
+
+    run(main())
+
+
+def test_what_starts_while_the_supervisor_is_closed_ends_too() -> None:
+    """A task that is starting a child when the block is left does not leave that child behind."""
+
+    async def main() -> None:
+        async with Supervisor(grace=5) as supervisor:
+            late = asyncio.create_task(supervisor.start("late", "polite"))
+            while supervisor._starting.locked() is False:
+                await asyncio.sleep(0)
+        with pytest.raises((RuntimeError, OSError)):
+            await late
+        assert not any(is_running(child.pid) for child in supervisor.children.values())
 
     run(main())
 

@@ -169,8 +169,8 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        async with self._starting:
-            lifeline, self._lifeline = self._lifeline, None
+        # At once, so that nothing starts from here on; what is starting right now sees it afterwards.
+        lifeline, self._lifeline = self._lifeline, None
         assert lifeline is not None
         try:
             await self.stop()
@@ -214,7 +214,8 @@ class Supervisor:
             return await self._start(name, ("-m", module, *arguments), environment or {})
 
     async def _start(self, name: str, arguments: tuple[str, ...], environment: Mapping[str, str]) -> Child:
-        if self._lifeline is None:
+        lifeline = self._lifeline
+        if lifeline is None:
             raise RuntimeError("a supervisor starts processes only inside its `async with`")
         if not name or name != os.path.basename(name) or name in {".", ".."}:
             raise ValueError(f"name must be usable as the name of a file, not {name!r}")
@@ -222,7 +223,6 @@ class Supervisor:
         if before is not None and before.returncode is None:
             raise ValueError(f"name must not be that of a running child, not {name!r}")
         log = self._log(name)
-        lifeline, _ = self._lifeline
         # A pipe of our own, since with asyncio's the end of a process is not told before its output is
         # closed, and a grandchild may hold that open (CPython 3.11).
         reading, writing = os.pipe()
@@ -240,8 +240,8 @@ class Supervisor:
                 stdout=writing,
                 stderr=writing,
                 start_new_session=True,
-                pass_fds=(lifeline,),
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment, LIFELINE: str(lifeline)},
+                pass_fds=(lifeline[0],),
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment, LIFELINE: str(lifeline[0])},
             )
         except BaseException:
             (pipe or source).close()
@@ -255,6 +255,11 @@ class Supervisor:
             del self._children[name]  # it goes to the end of the order
         child = Child(name, arguments, environment, process, stream, pipe, self._lines, log)
         self._children[name] = child
+        if self._lifeline is not lifeline:
+            child.send(signal.SIGKILL)
+            await child.wait()
+            child._abandon()
+            raise RuntimeError(f"the supervisor was closed while {name!r} started")
         return child
 
     def _log(self, name: str) -> IO[bytes] | None:

@@ -145,10 +145,9 @@ class Application:
             return answers.text(405, "", ("allow", methods))
         match path:
             case "/livez":
-                # Nothing but a new process builds the index again.
-                return (
-                    answers.text(500, "the index could not be built") if self._failed else answers.text(200)
-                )
+                if self._failed:  # nothing but a new process builds the index again
+                    return answers.text(500, "the index could not be built")
+                return answers.text(200)
             case "/stats":
                 return self._stats()
         index = self._index
@@ -202,7 +201,7 @@ class Application:
             html = await asyncio.to_thread(lambda: pages.module_page(name, render(module, index)))
         except CannotRender as error:
             return self._missing("Not on this machine", f"{name} cannot be imported here. {error}")
-        etag = f'"{hashlib.sha256(html.encode("utf-8", "replace")).hexdigest()[:32]}"'
+        etag = f'"{hashlib.sha256(html.encode("utf-8", "xmlcharrefreplace")).hexdigest()[:32]}"'
         self._etags[name] = etag  # bounded by the index
         if request.has(etag):
             return Answer(304, b"", (cache, ("etag", etag)))

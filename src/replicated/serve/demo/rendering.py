@@ -60,12 +60,15 @@ def _imported(module: Module) -> ModuleType:
         # Another directory of sys.path, the working directory first, may hold a file of the same name that
         # nobody looked at. Built-in and frozen modules come before any directory.
         if origin not in {"built-in", "frozen"} and not _leads_to(origin, module.origin):
-            raise CannotRender(f"{module.name} is no longer where it was")
+            raise CannotRender("It is no longer where it was.")
         return importlib.import_module(module.name)
     except CannotRender:
         raise
+    except ModuleNotFoundError as error:
+        raise CannotRender(f"It needs the module {error.name}.") from error
     except (Exception, SystemExit) as error:
-        raise CannotRender(f"{type(error).__name__}: {error}") from error
+        # Not in its own words, which may name files.
+        raise CannotRender(f"The import ended with {type(error).__name__}.") from error
 
 
 def _leads_to(origin: str, indexed: str) -> bool:
