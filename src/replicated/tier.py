@@ -115,7 +115,7 @@ class Tier:
     """N replicas behind one decision.
 
     Args:
-        replicas: The members. Those that ``readiness`` does not know yet are added to it.
+        replicas: The members. Those that ``readiness`` does not know yet join it.
         strategy: Who of the ready serves next: a ``Strategy``, or a function ``(ready, key)``.
         readiness: Who can serve; by default everyone, at once.
         throttle: Who has had enough; by default nobody.
@@ -153,9 +153,10 @@ class Tier:
         # Adding to and removing from a set of identities are single steps of the interpreter, so a Forward
         # is finished once whatever the threads do, without a lock.
         self._open: set[Forward] = set()
-        members = tuple(replicas)
-        if members:
-            self.readiness.replace({r.id: r for r in (*self.readiness.members, *members)}.values())
+        known = self.readiness.members
+        new = [replica for replica in replicas if replica not in known]
+        if new:
+            self.readiness.replace([*known, *new])
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
