@@ -1,5 +1,6 @@
 """Who can serve: probes, operators and traffic, made into one immutable set of ready replicas."""
 
+from .outlier_window import FailureShare, SuccessRate, WindowRule
 from .outliers import OutlierDetector
 from .probe import ProbePolicy
 from .ready_set import ReadySet
@@ -10,6 +11,7 @@ from .tracker import ReadinessTracker
 __all__ = [
     "Event",
     "Explanation",
+    "FailureShare",
     "Joined",
     "Left",
     "OutlierDetector",
@@ -20,4 +22,6 @@ __all__ = [
     "SlowStart",
     "State",
     "StateChanged",
+    "SuccessRate",
+    "WindowRule",
 ]

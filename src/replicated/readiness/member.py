@@ -8,7 +8,8 @@ from __future__ import annotations
 from ..replica import Replica
 from .health import ProbeHealth
 from .probe import ProbePolicy
-from .state import State
+from .ready_set import ReadySet
+from .state import Explanation, State
 
 __all__ = ["Member"]
 
@@ -79,13 +80,33 @@ class Member:
         self.served = self.served or new is State.READY
         return old
 
+    def let_back(self) -> None:
+        """End its ejection; the first that is heard of it from now on decides whether that lasts."""
+        self.ejected_until, self.on_trial = None, True
+
     def is_another(self, replica: Replica) -> bool:
         """Return whether ``replica`` is another process of the same id: elsewhere, or restarted."""
         mine = self.replica
         return replica.url != mine.url or replica.incarnation != mine.incarnation
 
-    def changes_in(self, now: float, due: float | None) -> float | None:
-        """Return the seconds until the state can change by itself, the next probe being due at ``due``."""
+    def keeps_sessions(self, now: float) -> bool:
+        """Return whether one that drains may go on with the sessions it has."""
+        return (self.health is None or self.health.ready) and (self.ends is None or now < self.ends)
+
+    def explain(self, now: float, due: float | None, ready: ReadySet) -> Explanation:
+        """Return why it is what it is, the next probe being due at ``due``."""
+        serves, weight = self.replica.id in ready.by_id, ready.ramp.get(self.replica.id, 1.0)
+        return Explanation(
+            self.replica,
+            self.state,
+            self.reason,
+            now - self.since,
+            self._changes_in(now, due),
+            serves,
+            weight,
+        )
+
+    def _changes_in(self, now: float, due: float | None) -> float | None:
         if self.operator is not None or (self.health is None and self.ejected_until is None):
             return None
         wait = 0.0 if self.awaited or due is None else max(0.0, due - now)
@@ -93,5 +114,4 @@ class Member:
             left = self.ejected_until - now
             return left if left > 0 else wait
         assert self.health is not None
-        policy_pace = self.health.pending_interval
-        return wait + (self.health.missing - 1) * policy_pace
+        return wait + (self.health.missing - 1) * self.health.pending_interval

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, compress
 
 from ..replica import Replica
+from .membership import Membership
 
 __all__ = ["ReadySet"]
 
-_NO_WEIGHTS: Mapping[str, float] = {}
+_NO_RAMP: Mapping[str, float] = {}
 
 
 class ReadySet(tuple[Replica, ...]):
@@ -35,7 +36,7 @@ class ReadySet(tuple[Replica, ...]):
         panic: Whether replicas that were judged unfit are in, because too few would be left without them.
     """
 
-    members: tuple[Replica, ...]
+    members: Membership
     version: int
     ramp: Mapping[str, float]
     draining: tuple[Replica, ...]
@@ -43,7 +44,7 @@ class ReadySet(tuple[Replica, ...]):
 
     def __new__(cls, replicas: Iterable[Replica] = ()) -> ReadySet:
         """Take ``replicas`` as a membership of which everyone is ready."""
-        return cls.of(tuple(replicas), None, 0)
+        return cls.of(Membership(replicas), None, 0)
 
     @classmethod
     def of(
@@ -52,13 +53,20 @@ class ReadySet(tuple[Replica, ...]):
         ready_ids: Collection[str] | None,
         version: int,
         *,
-        ramp: Mapping[str, float] = _NO_WEIGHTS,
+        ramp: Mapping[str, float] = _NO_RAMP,
         draining: tuple[Replica, ...] = (),
         panic: bool = False,
     ) -> ReadySet:
-        """Take those of ``members`` whose id is in ``ready_ids`` (None: all of them)."""
-        ready = members if ready_ids is None else [r for r in members if r.id in ready_ids]
-        self = tuple.__new__(cls, ready)
+        """Take those of ``members`` whose id is in ``ready_ids`` (None: all of them). O(n).
+
+        ``members`` is kept when it is a ``Membership``, such as another snapshot's; else it is made one.
+        """
+        if not isinstance(members, Membership):
+            members = Membership(members)
+        if ready_ids is None:
+            self = tuple.__new__(cls, members)
+        else:
+            self = tuple.__new__(cls, compress(members, map(ready_ids.__contains__, members.ids)))
         self.members = members
         self.version = version
         self.ramp = ramp
@@ -74,13 +82,17 @@ class ReadySet(tuple[Replica, ...]):
     @cached_property
     def eligible(self) -> tuple[Replica, ...]:
         """The replicas with a weight above zero: those that a strategy may pick."""
-        chosen = [r for r in self if r.weight]
+        if self.members.even:
+            return self
+        chosen = [replica for replica in self if replica.weight]
         return self if len(chosen) == len(self) else tuple(chosen)
 
     @cached_property
     def even(self) -> bool:
         """Whether all that may be picked have the same effective weight, so that weights need no reading."""
-        return not self.ramp and len({r.weight for r in self.eligible}) <= 1
+        if self.ramp:
+            return False
+        return self.members.even or len({replica.weight for replica in self.eligible}) <= 1
 
     @cached_property
     def weights(self) -> dict[str, float]:

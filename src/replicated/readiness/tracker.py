@@ -7,30 +7,29 @@ does not know who picks from the ready set, nor why.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from ..clock import Clock, monotonic
-from ..errors import UnknownReplica
 from ..outcome import Outcome, Verdict
 from ..replica import Replica
-from .arguments import fraction, seconds
+from .announcer import Announcer, Subscriber
+from .arguments import seconds
 from .member import Member
+from .membership import Membership
 from .outliers import OutlierDetector
 from .probe import ProbePolicy
 from .ready_set import ReadySet
+from .roster import Roster
+from .schedule import ProbeSchedule
 from .slow_start import SlowStart
 from .state import Event, Explanation, Joined, Left, PanicChanged, State, StateChanged
 from .timetable import Timetable
 
 __all__ = ["ReadinessTracker"]
-
-_REMEMBERED = 4096  # of those who left, so that what was in flight is told from a mistake
-
-_log = logging.getLogger("replicated.readiness")
 
 
 class ReadinessTracker:
@@ -49,15 +48,10 @@ class ReadinessTracker:
             they never were ready. 0, the default: never. What traffic concludes has a threshold of its own in
             the detector.
         replicas: The first members.
-        clock: Seconds, monotonic.
-        rng: Where jitter comes from.
+        clock, rng: The time, and where jitter comes from.
 
     Attributes:
         ready: The snapshot. Read it once a decision.
-        members: Everyone, in the order of joining.
-
-    Raises:
-        ValueError: ``panic_threshold`` is no fraction, or two replicas share an id.
     """
 
     def __init__(
@@ -71,48 +65,40 @@ class ReadinessTracker:
         clock: Clock = monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        fraction("panic_threshold", panic_threshold)
         self.policy = policy
         self.outliers = outliers
-        self.slow_start = slow_start
-        self.panic_threshold = panic_threshold
-        self.members: tuple[Replica, ...] = ()
         self.ready = ReadySet()
         self._clock = clock
-        self._rng = random.Random() if rng is None else rng
         self._lock = threading.Lock()
         self._now = -math.inf
-        self._by_id: dict[str, Member] = {}
-        self._left: dict[str, None] = {}
-        self._fit: set[str] = set()
-        self._warming: dict[str, float] = {}  # since when, of those that warm up
-        self._probes: Timetable[str] = Timetable()
+        self._roster = Roster(outliers, slow_start, panic_threshold)
+        self._probes = ProbeSchedule(policy, random.Random() if rng is None else rng)
         self._timers: Timetable[tuple[str, str]] = Timetable()
         self._wake = math.inf  # the first of the timers: what lets `tick` return at once
-        self._subscribers: tuple[Callable[[Event], object], ...] = ()
-        if replicas := tuple(replicas):
-            self.replace(replicas)
+        self._announcer = Announcer()
+        self._news: list[Event] = []
+        self._stale = False
+        with self._changing():
+            self._become(Membership.checked(replicas))
+            self._end_window()
+
+    @property
+    def members(self) -> tuple[Replica, ...]:
+        """Everyone, ready or not, in the order of joining; the same object until the membership changes."""
+        return self.ready.members
 
     # Membership
 
     def add(self, replica: Replica) -> None:
         """Make ``replica`` a member, the last in order. O(n). ValueError when its id already is one."""
-
-        def appended(members: tuple[Replica, ...]) -> tuple[Replica, ...]:
-            if _id(replica) in self._by_id:
-                raise ValueError(f"replica {replica.id!r} is a member already: replace() changes one")
-            return (*members, replica)
-
-        self._change(appended)
+        with self._changing():
+            self._become(Membership.checked((*self.members, replica)))
 
     def remove(self, replica: Replica | str) -> None:
         """Let a member go, at once; what it has in flight is not touched. UnknownReplica for a stranger."""
-
-        def less(members: tuple[Replica, ...]) -> tuple[Replica, ...]:
-            gone = self._member(replica).replica.id
-            return tuple([r for r in members if r.id != gone])
-
-        self._change(less)
+        with self._changing():
+            gone = self._roster.find(replica).replica.id
+            self._become(Membership([other for other in self.members if other.id != gone]))
 
     def replace(self, replicas: Iterable[Replica]) -> None:
         """Make ``replicas`` the whole membership, in one swap. O(n).
@@ -120,65 +106,55 @@ class ReadinessTracker:
         Who stays keeps its state, also with another weight or zone. With another ``url`` or ``incarnation``
         it is another process, of which nothing is known: it starts anew, but an operator's word on it stays.
 
-        Raises:
-            ValueError: Two of them share an id; nothing has changed then.
+        ValueError when two of them share an id; nothing has changed then.
         """
-        wanted = tuple(replicas)
-        for replica in wanted:
-            if not isinstance(replica, Replica):
-                raise TypeError(f"replicas must be of Replica, not {replica!r}")
-        self._change(lambda members: wanted)
+        with self._changing():
+            self._become(Membership.checked(replicas))
 
-    def _change(self, wanted: Callable[[tuple[Replica, ...]], tuple[Replica, ...]]) -> None:
-        events: list[Event] = []
-        now = self._clock()
-        with self._lock:
-            now = self._advance(now, events)
-            members = wanted(self.members)
-            by_id = {replica.id: replica for replica in members}
-            if len(by_id) < len(members):
-                twice = next(r.id for i, r in enumerate(members) if r.id in {m.id for m in members[:i]})
-                raise ValueError(f"replicas must have ids of their own, but {twice!r} stands there twice")
-            if members != self.members:
-                version = self.ready.version + 1
-                for gone in self._by_id.keys() - by_id.keys():
-                    events.append(Left(self._by_id[gone].replica, now, version))
-                    self._forget(gone)
-                    del self._by_id[gone]
-                    self._left[gone] = None
-                    if len(self._left) > _REMEMBERED:
-                        del self._left[next(iter(self._left))]
-                for replica in members:
-                    self._admit(replica, now, version, events)
-                self.members = members
-                self._by_id = {id: self._by_id[id] for id in by_id}
-                self._publish(now, events)
-        self._tell(events)
+    def _become(self, members: Membership) -> None:
+        roster = self._roster
+        if members == roster.members:
+            return
+        wanted = set(members.ids)
+        for gone in [id for id in roster.by_id if id not in wanted]:
+            self._news.append(Left(roster.remove(gone).replica, self._now, self.ready.version + 1))
+            self._forget(gone)
+            self._timers.drop(("drain", gone))
+        for replica in members:
+            self._admit(replica)
+        roster.order(members)
+        self._stale = True
 
-    def _admit(self, replica: Replica, now: float, version: int, events: list[Event]) -> None:
-        member = self._by_id.get(replica.id)
+    def _admit(self, replica: Replica) -> None:
+        member = self._roster.by_id.get(replica.id)
         if member is not None and not member.is_another(replica):
             member.replica = replica
             return
         if member is None:
-            member = self._by_id[replica.id] = Member(replica, self.policy, now)
-            self._left.pop(replica.id, None)
-            events.append(Joined(replica, now, version))
+            member = Member(replica, self.policy, self._now)
+            self._roster.add(member, self._now)
+            self._probes.begin(member, self._now)
+            self._news.append(Joined(replica, self._now, self.ready.version + 1))
         else:
-            old = member.state
-            self._forget(replica.id)
-            member.begin(replica, self.policy, now)
-            reason = f"it is another process now ({replica.incarnation or replica.url})"
-            events.append(StateChanged(replica, old, member.state, reason, now, version))
-        self._begin_probing(member, now)
-        self._enter(member, now)
+            member.replica = replica
+            self._restart(
+                member, f"it is another process now, {replica.incarnation or replica.url or replica.id}"
+            )
+
+    def _restart(self, member: Member, reason: str) -> None:
+        """Forget what is known of a member: it starts anew, and cold."""
+        old = member.state
+        self._forget(member.replica.id)
+        member.begin(member.replica, self.policy, self._now)
+        self._roster.sort(member, self._now)
+        if member.operator is not State.MAINTENANCE:
+            self._probes.begin(member, self._now)
+        self._tell_of_state(member, old, reason)
 
     def _forget(self, id: str) -> None:
-        self._fit.discard(id)
-        self._warming.pop(id, None)
+        self._roster.forget(id)
         self._probes.drop(id)
         self._timers.drop(("ejection", id))
-        self._timers.drop(("drain", id))
         if self.outliers is not None:
             self.outliers.forget(id)
 
@@ -192,59 +168,42 @@ class ReadinessTracker:
 
     def maintain(self, replica: Replica | str) -> None:
         """Take a member out for maintenance: no sessions, no probes, until ``undrain``."""
-        self._operate(replica, State.MAINTENANCE, "an operator took it out")
+        self._operate(replica, State.MAINTENANCE, "an operator took it out", None)
 
     def undrain(self, replica: Replica | str) -> None:
         """Take back ``drain`` or ``maintain``. After maintenance nothing is known of it: it starts anew."""
-        self._operate(replica, None, "an operator put it back")
+        self._operate(replica, None, "an operator put it back", None)
 
     def _operate(
-        self, replica: Replica | str, word: State | None, reason: str, deadline: float | None = None
+        self, replica: Replica | str, word: State | None, reason: str, deadline: float | None
     ) -> None:
-        events: list[Event] = []
-        now = self._clock()
-        with self._lock:
-            member = self._member(replica)
-            now = self._advance(now, events)
+        with self._changing():
+            member = self._roster.find(replica)
             id = member.replica.id
             before, member.operator = member.operator, word
-            member.ends = None if deadline is None else now + deadline
+            self._stale = True
             self._timers.drop(("drain", id))
+            member.ends = None if deadline is None else self._now + deadline
             if member.ends is not None:
-                self._set_timer("drain", id, member.ends)
+                self._timers.set(("drain", id), member.ends)
             if word is State.MAINTENANCE:
                 self._probes.drop(id)
-            elif before is State.MAINTENANCE:
-                old = member.state
-                self._forget(id)
-                member.begin(member.replica, self.policy, now)
-                member.state = old
-                self._begin_probing(member, now)
-            self._settle(member, reason, now, events)
-            self._publish(now, events)
-        self._tell(events)
+            if before is State.MAINTENANCE and word is not before:
+                self._restart(member, reason)
+            else:
+                self._settle(member, reason)
 
     # Probes
 
     def due(self, now: float | None = None) -> tuple[Replica, ...]:
         """Return the replicas to probe now, those longest due first.
 
-        One that was returned is not returned again until its result was observed, or its timeout and its
-        period have passed without one: then the probe is lost, which is not held against the replica.
+        One that was returned is not returned again until it is observed, or until its timeout and its period
+        have passed: then the probe is lost, which is not held against the replica.
         """
-        events: list[Event] = []
-        with self._lock:
-            now = self._advance(self._clock() if now is None else now, events)
-            replicas = []
-            for id in self._probes.take(now):
-                member = self._by_id[id]
-                member.probed, member.awaited = now, True
-                assert self.policy is not None
-                assert member.health is not None
-                self._probes.set(id, now + max(self.policy.timeout, self._jittered(member.health.interval)))
-                replicas.append(member.replica)
-        self._tell(events)
-        return tuple(replicas)
+        with self._changing(now):
+            members = [self._roster.by_id[id] for id in self._probes.take(self._now)]
+            return tuple([self._probes.asked(member, self._now) for member in members])
 
     def next_due(self) -> float | None:
         """Return when ``due`` should be asked again, by the tracker's clock; None: not before a change."""
@@ -279,81 +238,78 @@ class ReadinessTracker:
         """
         if not isinstance(ok, bool):
             raise TypeError(f"ok must be a bool, not {ok!r}")
-        events: list[Event] = []
-        with self._lock:
-            member = self._heard(replica)
-            now = self._advance(self._clock() if now is None else now, events)
-            if member is not None and member.operator is not State.MAINTENANCE:
-                self._judge(member, ok, reason, decisive, now, events)
-        self._tell(events)
-
-    def _judge(
-        self, member: Member, ok: bool, reason: str, decisive: bool, now: float, events: list[Event]
-    ) -> None:
-        if member.health is None:
-            return
-        began = member.probed if member.awaited else now
-        member.awaited = False
-        member.health.observe(ok, decisive=decisive)
-        self._probes.set(member.replica.id, max(now, began + self._jittered(member.health.interval)))
-        why = str(member.health) + (f" ({reason})" if reason else "")
-        if member.ejected_until is not None and member.ejected_until <= now:
-            if ok:
-                self._let_back(member)
-            elif self.outliers is not None:
-                self._eject(member, now)
-                member.reason = f"on its return, {why}"
-        if self._settle(member, why, now, events):
-            self._publish(now, events)
-        elif member.state is not State.EJECTED and member.operator is None:
-            member.reason = why
+        with self._changing(now):
+            member = self._roster.heard(replica)
+            if member is None or member.health is None or member.operator is State.MAINTENANCE:
+                return
+            # Also where an operator's word hides it: one that drains keeps sessions only while it is well.
+            self._stale |= member.health.observe(ok, decisive=decisive)
+            self._probes.answered(member, self._now)
+            why = f"{member.health}" + (f" ({reason})" if reason else "")
+            if member.ejected_until is not None and member.ejected_until <= self._now:
+                if ok:
+                    member.let_back()
+                elif self.outliers is not None:
+                    self._eject(member, f"on its return, {why}", self.outliers)
+            if not self._settle(member, why) and member.state in (State.STARTING, State.UNREADY, State.READY):
+                member.reason = why
 
     # What traffic meets
 
     def observe_outcome(self, replica: Replica | str, outcome: Outcome, now: float | None = None) -> None:
         """Take in how a request ended. O(1), and without a lock for a success after successes.
 
-        Outcomes of a replica that left, or of its former process, are ignored as in ``observe``.
+        Outcomes of a replica that left, or of its former process, are ignored as in ``observe``, and for a
+        stranger UnknownReplica is raised; without a detector nothing is looked at.
         """
         detector = self.outliers
         if detector is None:
             return
-        known = self._by_id.get(_id(replica))
-        if known is not None and not known.on_trial and not detector.is_news(known.replica.id, outcome):
+        member = self._roster.get(replica)
+        if member is not None and not member.on_trial and not detector.is_news(member.replica.id, outcome):
             return
-        events: list[Event] = []
-        with self._lock:
-            member = self._heard(replica)
-            now = self._advance(self._clock() if now is None else now, events)
-            if member is not None and outcome.verdict is not Verdict.CANCELLED:
-                self._weigh(member, outcome, detector, now, events)
-        self._tell(events)
+        with self._changing(now):
+            member = self._roster.heard(replica)
+            if member is None or outcome.verdict is Verdict.CANCELLED:
+                return
+            why = detector.observe(member.replica.id, outcome)
+            if member.on_trial:
+                member.on_trial = False
+                if why is None and detector.failed(outcome):
+                    why = "it failed the first request after its ejection"
+            if why is not None:
+                self._suspect(member, why, detector)
 
-    def _weigh(
-        self, member: Member, outcome: Outcome, detector: OutlierDetector, now: float, events: list[Event]
-    ) -> None:
-        why = detector.observe(member.replica.id, outcome)
-        if member.on_trial:
-            member.on_trial = False
-            if why is None and detector.failed(outcome):
-                why = "it failed the first request after its ejection"
-        if why is None or member.state is not State.READY:
+    def _suspect(self, member: Member, why: str, detector: OutlierDetector) -> None:
+        """Eject a member that deserves it, if so many may be out."""
+        if member.state is not State.READY:
             return
-        ejected = sum([m.ejected_until is not None for m in self._by_id.values()])
-        if detector.allows(members=len(self.members), fit=len(self._fit), ejected=ejected):
-            self._eject(member, now)
-            self._settle(member, why, now, events)
-            self._publish(now, events)
+        roster = self._roster
+        if detector.allows(members=len(roster.members), fit=len(roster.fit), ejected=roster.ejected):
+            self._eject(member, why, detector)
         else:
             member.reason = f"{why}, but too few would be left without it"
 
-    def _eject(self, member: Member, now: float) -> None:
-        assert self.outliers is not None
-        member.ejected_until = self.outliers.eject(member.replica.id, now)
-        self._set_timer("ejection", member.replica.id, member.ejected_until)
+    def _end_window(self) -> None:
+        if self.outliers is not None and self.outliers.rules:
+            self._timers.set(("window", ""), self._now + self.outliers.interval)
+            for id, why in self.outliers.judge().items():
+                self._suspect(self._roster.by_id[id], why, self.outliers)
 
-    def _let_back(self, member: Member) -> None:
-        member.ejected_until, member.on_trial = None, True
+    def _end_ejection(self, member: Member) -> None:
+        if self.policy is None:
+            member.let_back()
+            self._settle(member, "its ejection is over")
+        elif member.operator is not State.MAINTENANCE:
+            # Back through one good probe, asked for at once, rather than through users' requests.
+            self._probes.hasten(member, self._now)
+            member.reason = "its ejection is over, and it returns with its next good probe"
+
+    def _eject(self, member: Member, why: str, detector: OutlierDetector) -> None:
+        member.ejected_until = detector.eject(member.replica.id, self._now)
+        self._timers.set(("ejection", member.replica.id), member.ejected_until)
+        if not self._settle(member, why):
+            member.reason = why
 
     # Time
 
@@ -362,195 +318,83 @@ class ReadinessTracker:
 
         For who reads ``ready`` without asking ``due``. O(1), and without a lock, when nothing is to change.
         """
-        if now is None:
-            now = self._clock()
-        if now < self._wake:
-            return
-        events: list[Event] = []
-        with self._lock:
-            self._advance(now, events)
-        self._tell(events)
+        now = self._clock() if now is None else now
+        if now >= self._wake or now != now:
+            with self._changing(now):
+                pass
 
-    def _advance(self, now: float, events: list[Event]) -> float:
-        """Let time come to ``now``, and return it: never before what it already was."""
+    @contextmanager
+    def _changing(self, now: float | None = None) -> Iterator[None]:
+        """Hold the lock, bring time up to ``now``, and afterwards publish and tell what changed."""
+        now = self._clock() if now is None else now
         if not math.isfinite(now):
             raise ValueError(f"now must be finite seconds, not {now!r}")
-        self._now = now = max(now, self._now)
-        if now < self._wake:
-            return now
-        for kind, id in self._timers.take(now):
-            if kind == "ejection":
-                member = self._by_id[id]
-                if member.operator is State.MAINTENANCE:
-                    continue
-                if self.policy is None:
-                    self._let_back(member)
-                    self._settle(member, "its ejection is over", now, events)
-                else:
-                    # Back through one good probe, asked for at once, rather than through users' requests.
-                    if not member.awaited:
-                        self._probes.set(id, now)
-                    member.reason = "its ejection is over, and it returns with its next good probe"
-        self._publish(now, events)
-        return now
+        news = list[Event]()
+        try:
+            with self._lock:
+                self._now = max(now, self._now)
+                try:
+                    for kind, id in self._timers.take(self._now):
+                        self._ring(kind, id)
+                    self._publish()
+                    yield
+                finally:
+                    self._publish()
+                    self._wake = math.inf if (at := self._timers.next()) is None else at
+                    news, self._news = self._news, news
+        finally:
+            self._announcer.tell(news)
 
-    def _set_timer(self, kind: str, id: str, at: float) -> None:
-        self._timers.set((kind, id), at)
-        self._wake = min(self._wake, at)
+    def _ring(self, kind: str, id: str) -> None:
+        if kind == "window":
+            self._end_window()
+        elif kind == "ejection":
+            self._end_ejection(self._roster.by_id[id])
+        else:
+            self._stale = True
 
-    # The snapshot
-
-    def _settle(self, member: Member, reason: str, now: float, events: list[Event]) -> bool:
-        old = member.settle(reason, now)
+    def _settle(self, member: Member, reason: str) -> bool:
+        old = member.settle(reason, self._now)
         if old is None:
             return False
-        events.append(StateChanged(member.replica, old, member.state, reason, now, self.ready.version + 1))
-        self._enter(member, now)
+        self._roster.sort(member, self._now)
+        self._tell_of_state(member, old, reason)
         return True
 
-    def _enter(self, member: Member, now: float) -> None:
-        id = member.replica.id
-        if member.state is not State.READY:
-            self._fit.discard(id)
-            self._warming.pop(id, None)
-        elif id not in self._fit:
-            self._fit.add(id)
-            if self.slow_start is not None:
-                self._warming[id] = now
+    def _publish(self) -> None:
+        if not self._stale:
+            return
+        before, self._stale = self.ready, False
+        self.ready = now_ready = self._roster.snapshot(self._now, before.version + 1)
+        if self._roster.next_step is not None:
+            self._timers.set(("step", ""), self._roster.next_step)
+        if now_ready.panic is not before.panic:
+            fit, total, at = len(self._roster.fit), len(now_ready.members), self._now
+            self._news.append(PanicChanged(now_ready.panic, fit, total, at, now_ready.version))
 
-    def _publish(self, now: float, events: list[Event]) -> None:
-        """Swap the snapshot for one of what is true now."""
-        fit, all_members = len(self._fit), len(self.members)
-        let_in: set[State] = set()
-        if self.outliers is not None and self.outliers.panics(members=all_members, fit=fit):
-            let_in = {State.EJECTED}
-        if fit < self.panic_threshold * all_members:
-            let_in = {State.EJECTED, State.UNREADY}
-        ids: set[str] = self._fit
-        if let_in:
-            ids = ids | {id for id, member in self._by_id.items() if member.state in let_in}
-        panic = len(ids) > fit
-        version = self.ready.version + 1
-        if panic is not self.ready.panic:
-            events.append(PanicChanged(panic, fit, all_members, now, version))
-        self.ready = ReadySet.of(
-            self.members,
-            ids if len(ids) < all_members else None,
-            version,
-            ramp=self._ramp(now, len(ids)),
-            draining=tuple(
-                [
-                    m.replica
-                    for m in self._by_id.values()
-                    if m.operator is State.DRAINING
-                    and (m.health is None or m.health.ready)
-                    and (m.ends is None or now < m.ends)
-                ]
-            ),
-            panic=panic,
-        )
-        self._wake = math.inf if (at := self._timers.next()) is None else at
-
-    def _ramp(self, now: float, serving: int) -> dict[str, float]:
-        slow, warming = self.slow_start, self._warming
-        if slow is None or not warming:
-            return {}
-        for id in [id for id, since in warming.items() if slow.fraction(now - since) >= 1]:
-            del warming[id]
-        fractions = {id: slow.fraction(now - since) for id, since in warming.items()}
-        if fractions:
-            steps = [since + (math.floor((now - since) / slow.step + 1e-9) + 1) * slow.step
-                     for since in warming.values()]  # fmt: skip
-            self._set_timer("ramp", "", min(steps))
-            if len(fractions) == serving:
-                # Weights are relative: when all warm up at once, nobody is spared by sparing everybody.
-                top = max(fractions.values())
-                fractions = {id: f / top for id, f in fractions.items() if f < top}
-        return fractions
+    def _tell_of_state(self, member: Member, old: State, reason: str) -> None:
+        self._stale, version = True, self.ready.version + 1
+        self._news.append(StateChanged(member.replica, old, member.state, reason, self._now, version))
 
     # What can be asked
 
     def state(self, replica: Replica | str) -> State:
         """Return the state of a member. UnknownReplica for a stranger."""
-        return self._member(replica).state
+        return self._roster.find(replica).state
 
     def explain(self, replica: Replica | str, now: float | None = None) -> Explanation:
         """Return what a member is, why, since when, and when that can change; its str() is a sentence."""
-        with self._lock:
-            member = self._member(replica)
-            now = max(self._clock() if now is None else now, self._now)
-            changes_in = member.changes_in(now, self._probes.at(member.replica.id))
-            ready = self.ready
-        id = member.replica.id
-        return Explanation(
-            replica=member.replica,
-            state=member.state,
-            reason=member.reason,
-            age=now - member.since,
-            changes_in=changes_in,
-            serves=id in ready.by_id,
-            weight=ready.ramp.get(id, 1.0),
-        )
+        with self._changing(now):
+            member = self._roster.find(replica)
+            return member.explain(self._now, self._probes.at(member.replica.id), self.ready)
 
-    def subscribe(self, subscriber: Callable[[Event], object]) -> Callable[[], None]:
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with every event, from the thread that caused it; return what ends that.
 
         It is called without a lock held, so it may use the tracker. What it raises is logged, and neither
         keeps other subscribers from hearing nor undoes the change.
         """
-        with self._lock:
-            self._subscribers = (*self._subscribers, subscriber)
-
-        def unsubscribe() -> None:
-            with self._lock:
-                self._subscribers = tuple([s for s in self._subscribers if s is not subscriber])
-
-        return unsubscribe
+        return self._announcer.add(subscriber)
 
     def __repr__(self) -> str:
-        return (
-            f"<ReadinessTracker {len(self.ready)} of {len(self.members)} ready, version {self.ready.version}>"
-        )
-
-    def _tell(self, events: list[Event]) -> None:
-        for event in events:
-            for subscriber in self._subscribers:
-                try:
-                    subscriber(event)
-                except Exception:
-                    _log.exception("a subscriber failed on %r", event)
-
-    def _begin_probing(self, member: Member, now: float) -> None:
-        policy = self.policy
-        if policy is not None and member.operator is not State.MAINTENANCE:
-            phase = policy.jitter * policy.period * self._rng.random() if policy.jitter else 0.0
-            self._probes.set(member.replica.id, now + policy.initial_delay + phase)
-
-    def _jittered(self, interval: float) -> float:
-        assert self.policy is not None
-        jitter = self.policy.jitter
-        return interval * (1 + jitter * (self._rng.random() - 0.5)) if jitter else interval
-
-    def _member(self, replica: Replica | str) -> Member:
-        member = self._by_id.get(_id(replica))
-        if member is None:
-            raise UnknownReplica(f"{_id(replica)!r} is not a member")
-        return member
-
-    def _heard(self, replica: Replica | str) -> Member | None:
-        """Return the member that news are about; None when they are about one that is gone."""
-        id = _id(replica)
-        member = self._by_id.get(id)
-        if member is None:
-            if id in self._left:
-                return None
-            raise UnknownReplica(f"{id!r} is not a member, and was not one lately")
-        return None if isinstance(replica, Replica) and member.is_another(replica) else member
-
-
-def _id(replica: Replica | str) -> str:
-    if isinstance(replica, Replica):
-        return replica.id
-    if isinstance(replica, str):
-        return replica
-    raise TypeError(f"replica must be a Replica or its id, not {replica!r}")
+        return f"<ReadinessTracker {len(self.ready)} of {len(self.members)} ready, v{self.ready.version}>"
