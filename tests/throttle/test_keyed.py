@@ -385,3 +385,13 @@ def test_repr() -> None:
     throttle = Throttle(10, 20, max_keys=5)
     throttle.take("a")
     assert repr(throttle) == "<Throttle 10/s, burst 20: 1 of 5 keys>"
+
+
+def test_plans_on_the_real_clock() -> None:
+    """Limits of different rates agree on what the real clock reads."""
+    throttle = Throttle(3, 3)
+    throttle.take("k", 3)
+    throttle.set_plan("k", Fraction(1, 7), 7)
+    assert 6.9 < throttle.take("k") <= 7.0
+    throttle.clear_plan("k")
+    assert 0.3 < throttle.take("k") < 0.34

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from .bucket import TokenBucket
+from .gcra import Number
 from .keyed import Overflow, Throttle, ThrottleStats
+from .limits import OVERFLOW, Limit, Limits, Wait
+from .paths import PathTemplates, normalized
 
-__all__ = ["Overflow", "Throttle", "ThrottleStats", "TokenBucket"]
+__all__ = [
+    "OVERFLOW",
+    "Limit",
+    "Limits",
+    "Number",
+    "Overflow",
+    "PathTemplates",
+    "Throttle",
+    "ThrottleStats",
+    "TokenBucket",
+    "Wait",
+    "normalized",
+]
