@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from replicated.serve import lifeline
 from replicated.serve import supervisor as module_under_test
 from replicated.serve.supervisor import LIFELINE, Child, Supervisor, hold_lifeline
 
@@ -22,7 +23,7 @@ PROGRAMS = {
     # Serves until it is asked to end.
     "polite": """
         import signal, sys
-        from replicated.serve.lifeline import hold_lifeline
+        from holding import hold_lifeline
         hold_lifeline()
         def end(*_):
             print("bye"); sys.exit(0)
@@ -33,7 +34,7 @@ PROGRAMS = {
     # Has to be made to.
     "deaf": """
         import signal
-        from replicated.serve.lifeline import hold_lifeline
+        from holding import hold_lifeline
         hold_lifeline()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("hello")
@@ -75,6 +76,8 @@ PROGRAMS = {
 @pytest.fixture(autouse=True)
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that children run, on a path that they inherit."""
+    # The child's side alone: importing the whole package is most of what such a short process would do.
+    (tmp_path / "holding.py").write_text(Path(lifeline.__file__).read_text())
     for name, text in PROGRAMS.items():
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
     root = Path(module_under_test.__file__).parents[2]
