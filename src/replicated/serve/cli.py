@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -19,8 +20,6 @@ from .server import bind, run_asgi
 from .service import Service
 
 __all__ = ["replicated"]
-
-T = TypeVar("T")
 
 
 class Parsed(click.ParamType[Any]):
@@ -40,26 +39,34 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-class Refusal(click.ClickException):
-    """What cannot be: printed as one line, and the status is 2."""
+class OneLine(click.Group):
+    """Says what is wrong in one line, without usage or traceback; the status is 2."""
 
-    exit_code = 2
-
-
-def one_line(command: Callable[..., T]) -> Callable[..., T]:
-    """Say what cannot be in one line, without a traceback."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> T:
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and exit."""
         try:
-            return command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            raise Refusal(str(error)) from None
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(2)
+        except click.ClickException as error:
+            click.echo(f"replicated: {error.format_message()}", err=True)
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        sys.exit(status)
 
-    return run
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Turn what a flag cannot be into a refusal; what fails later is a fault and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=OneLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="replicated-tier")
 def replicated() -> None:
     """Run replicas behind a balancer: readiness, consistent hashing, a cache, a throttle, TLS."""
@@ -167,7 +174,6 @@ def replicated() -> None:
 )
 @click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True,
               help="Seconds that requests in flight may then take.")  # fmt: skip
-@one_line
 def serve(
     upstreams: tuple[str, ...],
     listen: tuple[str, int],
@@ -186,19 +192,20 @@ def serve(
     served, then the listener closes, what is in flight ends, and the status is 0.
     """
     hold_lifeline()
-    service = Service(
-        ServeOptions(
-            parse.upstreams(upstreams),
-            strategy=strategy or ("ring-hash" if tier["affinity"] else "power-of-two"),
-            throttle_by=tuple(part.strip() for part in throttle_by.split(",")),
-            **tier,
+    with refusing():
+        service = Service(
+            ServeOptions(
+                parse.upstreams(upstreams),
+                strategy=strategy or ("ring-hash" if tier["affinity"] else "power-of-two"),
+                throttle_by=tuple(part.strip() for part in throttle_by.split(",")),
+                **tier,
+            )
         )
-    )
-    tls = tls_context(tls_cert, tls_key, tls_self_signed, listen[0])
-    try:
-        listener = bind(*listen)
-    except OSError as error:
-        raise Refusal(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror or error}") from None
+        tls = tls_context(tls_cert, tls_key, tls_self_signed, listen[0])
+        try:
+            listener = bind(*listen)
+        except OSError as error:
+            raise ValueError(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror or error}") from None
     host, port = listener.getsockname()[:2]
     where = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(f"replicated: {service.options.name} serves {where} from {len(upstreams)} replicas", err=True)
@@ -227,15 +234,10 @@ def tls_context(cert: Path | None, key: Path | None, self_sign: bool, host: str)
 @replicated.command()
 @click.option("--keep", is_flag=True, help="Leave it running at the end, and print the URLs.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where everything listens.")
-@one_line
 def demo(keep: bool, host: str) -> None:
     """Run three tiers on loopback and prove the pattern with live traffic, in under a minute."""
     from rich.console import Console
 
     from .demo.run import demo as run
 
-    try:
-        status = asyncio.run(run(Console(), host=host, keep=keep))
-    except KeyboardInterrupt:
-        status = 130
-    raise SystemExit(status)
+    raise SystemExit(asyncio.run(run(Console(), host=host, keep=keep)))

@@ -43,6 +43,7 @@ class Service(HandlerApp):
         self.options = options
         self.tier = tier(options)
         self.upstream = Upstream()
+        self.probe = None if options.probe is None else HttpProbe(options.probe)
         self.was_ready = False
         self.running = contextlib.AsyncExitStack()
         super().__init__(self.pipeline())
@@ -82,9 +83,8 @@ class Service(HandlerApp):
 
     async def startup(self) -> None:
         """Start the probes."""
-        if self.options.probe is not None:
-            probes = ProbeLoop(self.tier.readiness, HttpProbe(self.options.probe))
-            await self.running.enter_async_context(probes)
+        if self.probe is not None:
+            await self.running.enter_async_context(ProbeLoop(self.tier.readiness, self.probe))
 
     async def shutdown(self) -> None:
         """Stop the probes, and close the connections that are idle."""
@@ -101,7 +101,8 @@ def tier(options: ServeOptions) -> Tier:
         )
     throttle = None
     if options.throttle is not None:
-        throttle = Throttle(options.throttle, options.burst or max(1.0, options.throttle))
+        burst = max(1.0, options.throttle) if options.burst is None else options.burst
+        throttle = Throttle(options.throttle, burst)
     elif options.burst is not None:
         raise ValueError("burst needs a throttle")
     return Tier(
@@ -118,6 +119,8 @@ def strategy(options: ServeOptions) -> Strategy:
         raise ValueError(f"affinity needs the strategy ring-hash: {options.strategy} keeps nobody anywhere")
     if options.strategy == "ring-hash" and options.affinity is None:
         raise ValueError("the strategy ring-hash needs an affinity, such as cookie:session or path")
+    if options.bound is not None and options.affinity is None:
+        raise ValueError("bound needs an affinity: without one nobody is kept anywhere")
     match options.strategy:
         case "power-of-two":
             return PowerOfTwo()

@@ -1,0 +1,131 @@
+"""What the flags mean, and one sentence where they cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicated import Replica
+from replicated.serve import options
+from replicated.serve.options import ServeOptions
+from replicated.serve.service import Service
+
+ONE = options.upstreams(["http://127.0.0.1:9001"])
+
+
+def test_upstreams_are_named_alike_by_every_router() -> None:
+    """A replica is known by its host and port, or by the name it is given."""
+    assert options.upstreams(["http://127.0.0.1:9001", "b=https://[::1]", "c=http://x:80/"]) == (
+        Replica("127.0.0.1:9001", "http://127.0.0.1:9001"),
+        Replica("b", "https://[::1]"),
+        Replica("c", "http://x:80"),
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:9001",
+        "ftp://x",
+        "http://",
+        "http://x:99999",
+        "http://u@x",
+        "http://x/path",
+        "http://x?q",
+        "a=",
+    ],
+)
+def test_an_upstream_is_an_origin(url: str) -> None:
+    """What is no origin is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="url must"):
+        options.upstreams([url])
+
+
+def test_two_upstreams_are_two() -> None:
+    """The same replica twice is refused."""
+    with pytest.raises(ValueError, match="two upstreams are called 'x:1'"):
+        options.upstreams(["http://x:1", "http://x:1/"])
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        (":0", ("127.0.0.1", 0)),
+        ("example.com:65535", ("example.com", 65535)),
+    ],
+)
+def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
+    """HOST:PORT, brackets for IPv6, and loopback where no host is given."""
+    assert options.listen(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "80", "x:", "x:65536", "::1:80", "x:80:90", "http://x:80"])
+def test_where_not_to_listen(text: str) -> None:
+    """What is no address is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        options.listen(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), ("1B", 1), ("64MiB", 2**26), ("1.5KiB", 1536), ("10 kB", 10_000)]
+)
+def test_sizes(text: str, size: int) -> None:
+    """Sizes are bytes, with binary and decimal units."""
+    assert options.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1XB", "0.1", "MiB", "nan", "1e3"])
+def test_what_is_no_size(text: str) -> None:
+    """What is no size above zero is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="a size must be"):
+        options.size(text)
+
+
+@pytest.mark.parametrize(("text", "rate"), [("50/s", 50), ("30/m", 0.5), ("3600/h", 1), ("0.5/s", 0.5)])
+def test_rates(text: str, rate: float) -> None:
+    """Rates are per second, whatever they were written in."""
+    assert options.rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "50", "0/s", "-1/s", "1/d", "nan/s"])
+def test_what_is_no_rate(text: str) -> None:
+    """What is no rate above zero is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="a rate must be"):
+        options.rate(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ({"replicas": ()}, "at least one upstream"),
+        ({"strategy": "best"}, "strategy must be one of"),
+        ({"strategy": "ring-hash"}, "needs an affinity"),
+        ({"affinity": "path"}, "needs the strategy ring-hash"),
+        ({"strategy": "ring-hash", "affinity": "moon"}, "affinity must be"),
+        ({"strategy": "ring-hash", "affinity": "path", "bound": 1.0}, "bound must be"),
+        ({"bound": 1.25}, "bound needs"),
+        ({"ttl": 10}, "ttl needs a cache"),
+        ({"ttl": -1, "cache": 1000}, "ttl must be"),
+        ({"burst": 10}, "burst needs a throttle"),
+        ({"throttle": 10, "burst": 0.5}, "burst must be"),
+        ({"throttle": 10, "burst": 0.0}, "burst must be"),
+        ({"throttle": 10, "throttle_by": ("moon",)}, "throttle-by must be"),
+        ({"trusted": ("moon",)}, "trusted must hold"),
+        ({"probe": "readyz"}, "path must begin"),
+        ({"probe": "/readyz", "probe_period": 0}, "period must be"),
+        ({"probe": "/readyz", "probe_timeout": -1}, "timeout must be"),
+    ],
+)
+def test_a_tier_that_cannot_be(asked: dict[str, object], complaint: str) -> None:
+    """What cannot work together is refused before anything listens, naming what is wrong."""
+    with pytest.raises(ValueError, match=complaint):
+        Service(ServeOptions(**{"replicas": ONE, **asked}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strategy", ["power-of-two", "round-robin", "least-loaded", "random"])
+def test_every_strategy_has_a_name(strategy: str) -> None:
+    """Each name builds the tier it promises."""
+    service = Service(ServeOptions(ONE, strategy=strategy))
+    assert type(service.tier.strategy).__name__.lower().startswith(strategy.replace("-", "")[:6])

@@ -1,0 +1,232 @@
+"""`replicated serve` as a process: one program for every tier, which loses nothing when it stops."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from replicated.serve.cli import replicated
+
+READY = ("--probe", "/readyz", "--probe-period", "0.1")
+
+
+def eventually(what, within: float = 10.0):  # type: ignore[no-untyped-def]
+    """Return the first true answer of ``what``."""
+    for _ in range(round(within / 0.02)):
+        if answer := what():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"not within {within} s")
+
+
+def upstreams(backends) -> list[str]:  # type: ignore[no-untyped-def]
+    return [flag for backend in backends for flag in ("--upstream", f"{backend.name}={backend.url}")]
+
+
+def test_it_balances_and_tells_replicas_who_asks(serve, backends) -> None:
+    """Requests spread over all replicas, which learn who asked and by way of whom."""
+    served = serve(*upstreams(backends), "--name", "front")
+    with httpx.Client(base_url=served.url) as client:
+        answers = [client.get("/x", headers={"x-forwarded-for": "6.6.6.6"}) for _ in range(60)]
+    counts = Counter(answer.headers["x-replica"] for answer in answers)
+    assert min(counts[name] for name in "abc") >= 5
+    seen = answers[0].text.lower()
+    assert "x-forwarded-for: 127.0.0.1" in seen
+    assert "via: 1.1 front" in seen
+    assert "6.6.6.6" not in seen
+    assert served.stop(signal.SIGINT) == 0
+
+
+def test_only_the_ready_are_asked(serve, backends) -> None:
+    """A replica that says 503 gets nothing until it says 200; with nobody ready the answer is 503 at once."""
+    for backend in backends:
+        backend.ready = False
+    served = serve(*upstreams(backends), *READY)
+    with httpx.Client(base_url=served.url) as client:
+        answer = client.get("/x")
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+        backends[1].ready = True
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        assert {client.get("/x").headers["x-replica"] for _ in range(20)} == {"b"}
+    assert not backends[0].asked
+    assert not backends[2].asked
+
+
+def test_a_session_stays(serve, backends) -> None:
+    """The ring hash keeps a cookie on one replica; without the cookie requests are balanced."""
+    served = serve(*upstreams(backends), "--affinity", "cookie:session")
+    homes = {}
+    for session in range(20):
+        with httpx.Client(base_url=served.url, cookies={"session": f"user-{session}"}) as client:
+            replicas = {client.get("/x").headers["x-replica"] for _ in range(5)}
+        assert len(replicas) == 1
+        homes[session] = replicas.pop()
+    assert set(homes.values()) == {"a", "b", "c"}
+    with httpx.Client(base_url=served.url) as client:
+        assert len({client.get("/x").headers["x-replica"] for _ in range(40)}) > 1
+
+
+def test_a_dead_replica_is_passed_over(serve, backends) -> None:
+    """Requests that cannot reach their replica go to another one; all dead is 502, and never a hang."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        dead = f"dead=http://127.0.0.1:{closed.getsockname()[1]}"
+    served = serve("--upstream", dead, *upstreams(backends[:1]))
+    alone = serve("--upstream", dead)
+    with httpx.Client(base_url=served.url) as client:
+        assert {client.get("/x").headers["x-replica"] for _ in range(20)} == {"a"}
+        assert client.post("/x", content=b"abc").text == "3"
+    assert httpx.get(f"{alone.url}/x").status_code == 502
+
+
+def test_a_cache_asks_once(serve, backends) -> None:
+    """A page that may be kept is fetched once, and says so."""
+    served = serve(*upstreams(backends), "--cache", "1MiB")
+    with httpx.Client(base_url=served.url) as client:
+        first, second = client.get("/kept"), client.get("/kept")
+        client.get("/other")
+        client.get("/other")
+    assert first.text == second.text
+    assert "hit" in second.headers["cache-status"]
+    asked = [path for backend in backends for path in backend.asked]
+    assert Counter(asked) == {"/kept": 1, "/other": 2}
+
+
+def test_a_throttle_refuses_and_says_for_how_long(serve, backends) -> None:
+    """Beyond the burst one client's path is refused with 429; waiting Retry-After is enough."""
+    served = serve(*upstreams(backends), "--throttle", "1/s", "--burst", "3")
+    with httpx.Client(base_url=served.url) as client:
+        statuses = [client.get(f"/x?n={n}").status_code for n in range(4)]
+        assert statuses == [200, 200, 200, 429]
+        refused = client.get("/x")
+        assert client.get("/other").status_code == 200
+        assert refused.headers["retry-after"] == "1"
+        time.sleep(int(refused.headers["retry-after"]))
+        assert client.get("/x").status_code == 200
+
+
+def test_only_trusted_peers_speak_for_others(serve, backends) -> None:
+    """With --trust, the throttle counts the client that the proxy in front names."""
+    served = serve(*upstreams(backends), "--throttle", "1/h", "--burst", "1", "--trust", "127.0.0.1")
+    with httpx.Client(base_url=served.url) as client:
+        statuses = [
+            client.get("/x", headers={"x-forwarded-for": address}).status_code
+            for address in ("10.0.0.1", "10.0.0.2", "10.0.0.1")
+        ]
+    assert statuses == [200, 200, 429]
+
+
+def test_tls_ends_at_the_edge(serve, backends) -> None:
+    """Clients speak TLS to the edge, and replicas learn that they did."""
+    served = serve(*upstreams(backends), "--tls-self-signed")
+    assert served.url.startswith("https://")
+    with httpx.Client(base_url=served.url, verify=False) as client:
+        assert "x-forwarded-proto: https" in client.get("/x").text.lower()
+
+
+def test_limits_have_answers(serve, backends) -> None:
+    """Too large a header is 431, too large a body 413."""
+    served = serve(*upstreams(backends), "--body-limit", "1kB", "--header-limit", "2kB")
+
+    with httpx.Client(base_url=served.url) as client:
+        assert client.get("/x", headers={"x": "y" * 3000}).status_code == 431
+        assert client.post("/x", content=b"x" * 2000).status_code == 413
+        assert client.post("/x", content=b"x" * 900).status_code == 200
+
+
+def test_a_stop_loses_nothing(serve, backends) -> None:
+    """At SIGTERM readiness goes first, requests are still served, what is in flight ends, the status is 0."""
+    served = serve(*upstreams(backends), "--drain-delay", "0.6")
+    with httpx.Client(base_url=served.url) as client, concurrent.futures.ThreadPoolExecutor() as pool:
+        slow = pool.submit(httpx.get, f"{served.url}/slow", timeout=20)
+        eventually(lambda: any("/slow" in backend.asked for backend in backends))
+        assert client.get("/readyz").status_code == 200
+        served.process.send_signal(signal.SIGTERM)
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        late = client.get("/x")
+        assert late.status_code == 200
+        assert late.headers["connection"] == "close"
+        eventually(lambda: refused(served.url))
+        assert served.process.poll() is None
+        for backend in backends:
+            backend.hold.set()
+        assert slow.result().status_code == 200
+    assert served.stop() == 0
+
+
+def refused(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/x")
+    except httpx.TransportError:
+        return True
+    return False
+
+
+def test_a_second_signal_stops_at_once(serve, backends) -> None:
+    """Whoever signals twice does not want to wait."""
+    served = serve(*upstreams(backends), "--drain-delay", "60")
+    with httpx.Client(base_url=served.url) as client:
+        client.get("/x")
+        served.process.send_signal(signal.SIGTERM)
+        eventually(lambda: client.get("/readyz").status_code == 503)
+    assert served.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "--upstream"),
+        (["--upstream", "nonsense"], "url must be http://host:port"),
+        (["--upstream", "http://x", "--upstream", "http://x"], "two upstreams"),
+        (["--upstream", "http://x", "--strategy", "best"], "--strategy"),
+        (["--upstream", "http://x", "--strategy", "ring-hash"], "needs an affinity"),
+        (["--upstream", "http://x", "--affinity", "moon"], "affinity must be"),
+        (["--upstream", "http://x", "--listen", "nowhere"], "HOST:PORT"),
+        (["--upstream", "http://x", "--listen", "203.0.113.1:1"], "cannot listen on 203.0.113.1:1"),
+        (["--upstream", "http://x", "--cache", "much"], "a size must be"),
+        (["--upstream", "http://x", "--throttle", "often"], "a rate must be"),
+        (["--upstream", "http://x", "--throttle", "1/s", "--burst", "nan"], "burst must be"),
+        (["--upstream", "http://x", "--trust", "all"], "trusted must hold"),
+        (
+            ["--upstream", "http://x", "--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"],
+            "/nowhere.pem",
+        ),
+        (["--upstream", "http://x", "--tls-cert", "/nowhere.pem"], "go together"),
+        (["--upstream", "http://x", "--tls-self-signed", "--tls-cert", "x"], "give no --tls-cert"),
+        (["--upstream", "http://x", "--drain-delay", "-1"], "--drain-delay"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_status_2(flags: list[str], complaint: str) -> None:
+    """Bad flags, unreadable files and addresses that are not ours are one clear line, never a traceback."""
+    done = CliRunner().invoke(replicated, ["serve", *flags])
+    assert done.exit_code == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.output
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_port_in_use_is_said(serve, backends) -> None:
+    """A second server on one port is refused in one line."""
+    served = serve(*upstreams(backends))
+    address = served.url.removeprefix("http://")
+    done = subprocess.run(
+        [sys.executable, "-m", "replicated", "serve", "--upstream", "http://x", "--listen", address],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"replicated: cannot listen on {address}: ")
+    assert done.stderr.count("\n") == 1
