@@ -123,6 +123,35 @@ class Cache(MutableMapping[K, V]):
         self._misses += 1
         return self.__missing__(key)
 
+    def _at(self, key: K, now: float, default: object) -> Any:
+        """Do what ``get`` does, for a loader that has read the clock."""
+        entry = self._data.get(key)
+        if entry is None or (entry.expires is not None and entry.expires <= now):
+            self._misses += 1
+            return default
+        try:  # noqa: SIM105
+            self._touch(entry)
+        except KeyError:
+            pass
+        self._hits += 1
+        return entry.value
+
+    def peek(self, key: K, default: object = None, *, now: float | None = None) -> Any:
+        """Return the live value of ``key``, else ``default``; no use that a policy or a counter notes.
+
+        Args:
+            key: What is asked for.
+            default: The answer when there is no live entry.
+            now: An instant of the cache's clock that was read already.
+        """
+        entry = self._data.get(key)
+        if entry is None:
+            return default
+        expires = entry.expires
+        if expires is not None and expires <= (self._clock() if now is None else now):
+            return default
+        return entry.value
+
     def __missing__(self, key: K) -> V:
         """Answer ``cache[key]`` for a key that is not there: a subclass may compute it, as in cachetools."""
         raise KeyError(key)
@@ -168,7 +197,15 @@ class Cache(MutableMapping[K, V]):
         # Copied in one step in C, so that no writer can disturb it.
         return [e for e in list(self._data.values()) if e.expires is None or now < e.expires]
 
-    def set(self, key: K, value: V, ttl: float | None = None, *, tags: Iterable[Hashable] = ()) -> bool:
+    def set(
+        self,
+        key: K,
+        value: V,
+        ttl: float | None = None,
+        *,
+        tags: Iterable[Hashable] = (),
+        size: float | None = None,
+    ) -> bool:
         """Keep ``value`` under ``key``, in place of what was there.
 
         Args:
@@ -176,6 +213,7 @@ class Cache(MutableMapping[K, V]):
             value: Anything.
             ttl: Seconds to serve it; None for the cache's own. With 0 nothing is kept.
             tags: Names under which ``purge`` finds it.
+            size: What it weighs; None asks ``getsizeof``.
 
         Returns:
             Whether it was kept. False when it alone exceeds ``maxsize`` or ``ttl`` is 0: it passes through,
@@ -188,13 +226,13 @@ class Cache(MutableMapping[K, V]):
         ttl = self._ttl if ttl is None else not_negative("ttl", ttl)
         if isinstance(tags, str | bytes):
             raise TypeError(f"tags must be an iterable of names, not the single name {tags!r}")
-        size = 1 if self._getsizeof is None else not_negative("getsizeof(value)", self._getsizeof(value))
+        size = self._weigh(value) if size is None else not_negative("size", size)
         if size > self._shelf.maxsize:
             self._refused += 1
         return self._shelf.put(key, value, ttl, size, frozenset(tags))
 
     def __setitem__(self, key: K, value: V) -> None:
-        size = 1 if self._getsizeof is None else not_negative("getsizeof(value)", self._getsizeof(value))
+        size = 1 if self._getsizeof is None else self._weigh(value)
         if size > self._shelf.maxsize:
             raise ValueError(f"value too large: it weighs {size!r}, and maxsize is {self._shelf.maxsize!r}")
         self._shelf.put(key, value, self._ttl, size, _NO_TAGS)
@@ -254,9 +292,22 @@ class Cache(MutableMapping[K, V]):
         self._shelf.take_expired(SWEEP)
         return self._shelf.size
 
+    @property
+    def default_ttl(self) -> float | None:
+        """Seconds that an entry is served unless ``set`` says otherwise; None for no limit."""
+        return self._ttl
+
+    @property
+    def clock(self) -> Clock:
+        """Where the time comes from."""
+        return self._clock
+
     def getsizeof(self, value: V) -> float:
         """Return what ``value`` weighs."""
         return 1 if self._getsizeof is None else self._getsizeof(value)
+
+    def _weigh(self, value: V) -> float:
+        return not_negative("getsizeof(value)", self.getsizeof(value))
 
     def stats(self) -> Stats:
         """Return the counters at this instant."""
