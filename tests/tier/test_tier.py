@@ -15,8 +15,8 @@ from replicated import (
     InFlight,
     LeastLoaded,
     NoReplica,
-    OutlierDetector,
     Outcome,
+    OutlierDetector,
     ProbePolicy,
     ReadinessTracker,
     Refuse,
@@ -228,7 +228,7 @@ class TestLease:
         assert [outcome.verdict.value for outcome in heard] == [verdict]
 
     def test_an_outcome_may_be_told_early_and_once(self) -> None:
-        """finish within the block decides, and the block's end adds nothing."""
+        """What is told within the block decides, and the block's end adds nothing."""
         heard: list[Outcome] = []
         tier = Tier(ABC, strategy=listening(heard))
         with tier.lease() as lease:

@@ -132,7 +132,7 @@ class Supervisor:
     Use it as an asynchronous context manager in the one event loop that it belongs to::
 
         async with Supervisor() as supervisor:
-            child = await supervisor.start("app-1", "replicated.serve.demo.application", "--id", "app-1")
+            child = await supervisor.start("app-1", "replicated.serve.pydocs", "--id", "app-1")
             await supervisor.terminate("app-1")
 
     On the way out, by whatever exception, every process is asked to end, the latest started first, and after

@@ -1,7 +1,3 @@
-"""The demo: an application worth replicating, and the proof of the pattern with live traffic.
-
-Its parts run as programs of their own, so nothing is re-exported here: `python -m` warns when the
-package has already imported the module that is to be run.
-"""
+"""The demo: three tiers as processes, and the proof of the pattern with live traffic."""
 
 __all__: list[str] = []

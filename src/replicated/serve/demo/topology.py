@@ -79,7 +79,7 @@ class Topology:
 
     def app(self, name: str, port: int) -> Node:
         arguments = ("--listen", f"{self.host}:{port}", "--id", name, "--drain-delay", str(DRAIN))
-        return Node(name, "replicated.serve.demo.application", arguments, f"http://{self.host}:{port}")
+        return Node(name, "replicated.serve.pydocs", arguments, f"http://{self.host}:{port}")
 
     def cache(self, name: str, port: int, apps: list[Node]) -> Node:
         flags = "--affinity cookie:session --cache 64MiB --ttl 10"

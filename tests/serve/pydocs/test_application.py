@@ -23,12 +23,12 @@ from typing import Any
 import httpx
 import pytest
 
-from replicated.serve.demo import application as module_under_test
-from replicated.serve.demo.application import Application, main
-from replicated.serve.demo.documentation import Index
-from replicated.serve.demo.history import History, is_session, new_session
-from replicated.serve.demo.modules import Module
-from replicated.serve.demo.pages import POLICY
+from replicated.serve.pydocs import application as module_under_test
+from replicated.serve.pydocs.application import Application, main
+from replicated.serve.pydocs.documentation import Index
+from replicated.serve.pydocs.history import History, is_session, new_session
+from replicated.serve.pydocs.modules import Module
+from replicated.serve.pydocs.pages import POLICY
 
 SESSION = "A" * 22
 
@@ -496,7 +496,7 @@ def test_bad_flags_end_with_status_2(
 def program(*arguments: str) -> subprocess.Popen[str]:
     root = Path(module_under_test.__file__).parents[3]
     return subprocess.Popen(
-        [sys.executable, "-m", module_under_test.__name__, *arguments],
+        [sys.executable, "-m", "replicated.serve.pydocs", *arguments],
         env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE,
         text=True,

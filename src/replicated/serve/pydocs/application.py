@@ -15,7 +15,6 @@ import logging
 import math
 import platform
 import re
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
@@ -251,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status. What cannot work is one line on standard error, and ends with status 2.
     """
-    parser = _Parser(prog="python -m replicated.serve.demo.application", description=__doc__)
+    parser = _Parser(prog="python -m replicated.serve.pydocs", description=__doc__)
     parser.add_argument("--listen", type=_address, default=("127.0.0.1", 8000), metavar="HOST:PORT")
     parser.add_argument("--id", default="app", help="what this replica is called")
     parser.add_argument(
@@ -267,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     # Only here, so that any other ASGI server can run the application without them.
+    from ...adapters.asgi import ReadinessEndpoint
     from ..lifeline import hold_lifeline
     from ..server import bind, run_asgi
 
@@ -275,7 +275,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listener = bind(*options.listen)
     except OSError as error:
         parser.error(f"cannot listen on {':'.join(map(str, options.listen))}: {error.strerror}")
-    return run_asgi(application, listen=listener, on_drain=application.drain, drain_delay=options.drain_delay)
+    endpoint = ReadinessEndpoint(application, live_path=None, ready_path=None)
+
+    def drain() -> None:
+        application.drain()
+        endpoint.drain()  # and from now on every answer closes its connection
+
+    return run_asgi(endpoint, listen=listener, on_drain=drain, drain_delay=options.drain_delay)
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -293,7 +299,3 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"must be seconds, finite and not negative, not {text!r}")
     return seconds
-
-
-if __name__ == "__main__":
-    sys.exit(main())

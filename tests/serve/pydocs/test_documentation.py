@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicated.serve.demo.documentation import Index, build_index
-from replicated.serve.demo.modules import Module, discover
-from replicated.serve.demo.rendering import CannotRender, render
+from replicated.serve.pydocs.documentation import Index, build_index
+from replicated.serve.pydocs.modules import Module, discover
+from replicated.serve.pydocs.rendering import CannotRender, render
 
 
 def write(directory: Path, files: dict[str, str]) -> list[str]:
