@@ -37,7 +37,7 @@ def kind(instruction: dis.Instruction) -> str:
         (Throttle._take, 1),
         (Throttle.refund, 1),
         (Debts.amend, 1),
-        (Debts.tidy, 1),
+        (Debts._turn, 1),
     ],
 )
 def test_one_step(method: Callable[..., object], writes: int) -> None:

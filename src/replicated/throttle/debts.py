@@ -12,10 +12,14 @@ from collections.abc import Hashable
 from .atomic import ATOMIC, is_plain
 from .gcra import LONG_AGO, Gcra
 
-__all__ = ["LOOKS", "Debts"]
+__all__ = ["LOOKS", "PATIENCE", "Debts"]
 
 LOOKS = 4
 """Keys looked at for a new one: the hand has been round before a quarter of the table is added."""
+
+PATIENCE = 10
+"""Seconds for which an idle key is kept while there is room: to drop one that comes back and to take it in
+again costs ten times what finding it costs, and a client that asks every few seconds is idle each time."""
 
 
 class Debts:
@@ -28,8 +32,8 @@ class Debts:
             overwritten without the lock, while only the holder adds and removes them.
         guarded: The other keys: those whose hash is written in Python, and blocked ones.
         blocked: Guarded keys that are blocked, and until when.
-        floor: What is unknown was full at this time, the latest reading at which a key was dropped. It lies
-            ahead of the clock only where that stepped back; a dropped key must not come back full then.
+        floor: What is unknown was full at this time: the latest at which a dropped key can have become so.
+            It lies ahead of the clock only where that stepped back, and then nobody may come back full.
         dropped: Idle keys forgotten so far.
 
     Raises:
@@ -37,7 +41,18 @@ class Debts:
         TypeError: ``max_keys`` is not an int.
     """
 
-    __slots__ = ("_absent", "_gcra", "_max_keys", "_order", "blocked", "dropped", "floor", "guarded", "plain")
+    __slots__ = (
+        "_absent",
+        "_gcra",
+        "_max_keys",
+        "_order",
+        "_patience",
+        "blocked",
+        "dropped",
+        "floor",
+        "guarded",
+        "plain",
+    )
 
     def __init__(self, gcra: Gcra, max_keys: int) -> None:
         if isinstance(max_keys, bool) or not isinstance(max_keys, int):
@@ -46,6 +61,7 @@ class Debts:
             raise ValueError(f"max_keys must be at least 1, not {max_keys!r}")
         self._gcra = gcra
         self._max_keys = max_keys
+        self._patience = PATIENCE * 10**9 * gcra.scale
         self.plain: dict[Hashable, int] = {}
         self.guarded: dict[Hashable, int] = {}
         self.blocked: dict[Hashable, int] = {}
@@ -106,8 +122,9 @@ class Debts:
 
     def crowded(self, now: int) -> bool:
         """Turn the hand for a new key, and return whether there is no place for it even so."""
-        self.tidy(now, LOOKS)
-        return len(self._order) >= self._max_keys
+        full = len(self._order) >= self._max_keys
+        self._turn(now, now if full else now - self._patience, LOOKS)
+        return full and len(self._order) >= self._max_keys
 
     def place(self) -> int:
         """Return when a new key has a place: when the first that it will look at can be dropped."""
@@ -116,25 +133,29 @@ class Debts:
         looks = (self._order[i] for i in range(min(LOOKS, len(self._order))))
         return min(max(self.find(key) or LONG_AGO, self.blocked.get(key, LONG_AGO)) for key in looks)
 
-    def tidy(self, now: int, looks: int) -> None:
-        """Turn the hand by ``looks`` keys, and drop those whose bucket is full. O(looks)."""
-        order = self._order
+    def tidy(self, now: int) -> None:
+        """Turn the hand by a key, and drop that if it has been idle for a while."""
+        self._turn(now, now - self._patience, 1)
+
+    def _turn(self, now: int, before: int, looks: int) -> None:
+        """Turn the hand by ``looks`` keys, and drop those whose bucket was full ``before``. O(looks)."""
+        order, plain, guarded, blocked = self._order, self.plain, self.guarded, self.blocked
         for _ in range(min(looks, len(order))):
             key = order.popleft()
-            if self.blocked.get(key, now) > now:
-                order.append(key)
-                continue
-            debts = self.holding(key)
-            if key not in debts:
+            if key in plain:
+                table = plain
+            elif key in guarded:
+                table = guarded
+            else:
                 self._absent.discard(key)
                 continue
-            full = debts[key]  # one step to the removal
-            if full <= now:
-                del debts[key]
-                self.blocked.pop(key, None)
+            full = table[key]  # one step to the removal
+            if full <= before and (key not in blocked or blocked[key] <= now):
+                del table[key]
+                blocked.pop(key, None)
                 self.dropped += 1
-                if now > self.floor:
-                    self.floor = now
+                if before > self.floor:
+                    self.floor = before
                 continue
             order.append(key)
             believed = self._gcra.believed(full, now)

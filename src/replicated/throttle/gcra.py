@@ -94,10 +94,10 @@ class Gcra:
             ValueError: ``cost`` is not above zero or above the burst: no wait would ever be enough.
             TypeError: ``cost`` is not a number.
         """
-        exact = cost if type(cost) is int else rational("cost", cost)
-        if not 0 < exact <= self.burst:
+        ticks = cost * self.unit if type(cost) is int else math.ceil(rational("cost", cost) * self.unit)
+        if not 0 < ticks <= self.tolerance:
             raise ValueError(f"cost must be above zero and at most the burst of {self.burst}, not {cost!r}")
-        return math.ceil(exact * self.unit)
+        return ticks
 
     def moved(self, now: int, other: Gcra) -> int:
         """Return what ``other`` read as ``now``, in ticks of this limit."""

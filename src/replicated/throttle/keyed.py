@@ -58,10 +58,10 @@ class Throttle:
     """A :class:`TokenBucket` for every key, in bounded memory and without a thread.
 
     At most ``max_keys`` keys are remembered, in about 85 bytes each beyond the key. A new key looks at four
-    others, a refused one at one, and drops those that are idle; no call ever does more. While that finds no
-    place the overflow policy decides: ``"refuse"`` refuses new keys, ``"share"`` lets them take from one
-    bucket of the same rate and burst that they have in common. Known keys notice nothing of it: a flood of
-    fresh keys changes nobody's allowance.
+    others, a refused one at one, and drops those that have been idle for ten seconds, or at all where there
+    is no room; no call ever does more. While that finds no place the overflow policy decides: ``"refuse"``
+    refuses new keys, ``"share"`` lets them take from one bucket of the same rate and burst that they have in
+    common. Known keys notice nothing of it: a flood of fresh keys changes nobody's allowance.
 
     With ``block``, a refused take blocks its key from that moment for so many seconds: whatever it asks is
     refused meanwhile, which takes nothing and does not prolong the block. Units come back as always, so
@@ -132,10 +132,11 @@ class Throttle:
                 # One step from here to the store; TokenBucket.take says why that is exact. A key that is
                 # new, blocked or has a plan is not in this table.
                 full = plain[key]
-                if full <= now + self._slack:
-                    if full > now:
+                if full > now:
+                    if full <= now + self._slack:
                         plain[key] = full + self._unit
                         return 0.0
+                else:
                     plain[key] = now + self._unit
                     if not now & 31:  # once in a while: idle keys must go also where no new ones come
                         self._tidy(now)
@@ -239,7 +240,7 @@ class Throttle:
 
     def _tidy(self, now: int) -> None:
         with self._lock:
-            self._debts.tidy(now, 1)
+            self._debts.tidy(now)
 
     # Below, the lock is held.
 
@@ -290,7 +291,7 @@ class Throttle:
         if self._block and key not in self._debts.blocked:
             self._blocks += 1
             self._debts.block(key, now + self._block)
-        self._debts.tidy(now, 1)
+        self._debts.tidy(now)
         return 0.0 if self._shadow else self._wait(key, gcra, full, ticks, now)
 
     def _overflow(self, cost: Number, now: int) -> float:

@@ -147,7 +147,7 @@ class Limits:
             if wait:
                 self._refused[wait.limit] += 1
                 for ledger, _, now in bill:
-                    ledger.debts.tidy(now, 1)
+                    ledger.debts.tidy(now)
                 return wait
             for ledger, ticks, now in bill:
                 ledger.put(key, max(ledger.owed(key, now), now) + ticks)
