@@ -29,6 +29,10 @@ PAGES = [f"/module/{name}" for name in
           "zipfile", "decimal", "datetime")]  # fmt: skip
 
 
+ATTEMPTS = 2000
+"""Requests after which a replica that none has reached is held to be out of reach."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """What one step found.
@@ -108,7 +112,7 @@ async def readiness(stage: Stage) -> Fact:
 async def until_balanced(stage: Stage, visitor: Visitor) -> None:
     """Ask until every replica has answered: from then on all are ready to the tier before them."""
     missing = set(stage.apps)
-    for attempt in range(2000):
+    for attempt in range(ATTEMPTS):
         missing.discard((await visitor.ask(f"/search?q=warm{attempt}")).replica)
         if not missing:
             return
