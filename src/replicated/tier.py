@@ -7,6 +7,7 @@ closed set of values; it never waits, sleeps or performs I/O. The way back is as
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Iterable
 from types import TracebackType
@@ -108,6 +109,9 @@ Forward.__eq__ = object.__eq__  # type: ignore[method-assign]
 Forward.__ne__ = object.__ne__  # type: ignore[method-assign]
 Forward.__hash__ = object.__hash__  # type: ignore[method-assign]
 
+new_forward = functools.partial(tuple.__new__, Forward)
+"""Makes a Forward of a tuple of its fields without a frame of Python, which is a third of the price."""
+
 Decision: TypeAlias = Refuse | Hit | Forward | Unavailable
 
 
@@ -202,10 +206,10 @@ class Tier:
             value = self.cache.get(cache_key, MISSING)
             if value is not MISSING:
                 return Hit(value, cache_key)
-        now = self._clock()
-        decision = self._pick(self._ready(now), key, cache_key, now, 1, ())
         self.retries.deposit()
-        return decision
+        now = self._clock()
+        self.readiness.tick(now)
+        return self._pick(self.readiness.ready, key, cache_key, now, 1, ())
 
     def admit(self, throttle_key: Hashable, cost: float = 1) -> Refuse | None:
         """Ask the throttle alone; None means admitted."""
@@ -228,7 +232,8 @@ class Tier:
             return Unavailable(1.0, reason=f"all {self.max_attempts} attempts failed")
         now = self._clock()
         tried = (*forward.tried, forward.replica.id)
-        ready = self._ready(now).without(tried)
+        self.readiness.tick(now)
+        ready = self.readiness.ready.without(tried)
         if not ready:
             return self._unavailable(now, tried)
         if not self.retries.withdraw(now):
@@ -266,10 +271,6 @@ class Tier:
 
     # -- inside -----------------------------------------------------------------------------------------
 
-    def _ready(self, now: float) -> ReadySet:
-        self.readiness.tick(now)
-        return self.readiness.ready
-
     def _pick(
         self,
         ready: ReadySet,
@@ -285,7 +286,7 @@ class Tier:
         known = ready.by_id.get(replica.id)
         if known is not replica and known != replica:
             raise StrategyError(f"{self.strategy!r} picked {replica!r}, which is not in the ready set")
-        forward = Forward(replica, attempt, key, cache_key, now, ready, tried, self)
+        forward = new_forward((replica, attempt, key, cache_key, now, ready, tried, self))
         self.strategy.started(replica)
         self._open.add(forward)
         return forward
