@@ -6,7 +6,6 @@ given out as fractions: a share of a 64-bit circle does not fit a float, and sha
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, groupby
@@ -60,7 +59,7 @@ class Explanation(NamedTuple):
 def arc_at(circle: Circle, position: int) -> Arc:
     """Return the arc of a single point around ``position``; there is a point. O(log P)."""
     ends = circle.ends
-    place = bisect_left(ends, position)
+    place = circle.place(position)
     first = ends[place - 1] + 1 if place else 0
     last = ends[place] if place < len(ends) else (1 << circle.bits) - 1
     return Arc(first, last, circle.owner(position))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from .circle import Circle
 
@@ -59,6 +60,10 @@ class NearestCircle(Circle):
         circle = cls(bits, array(at.typecode, ends), owners[turn:] + owners[:turn], plain.names)
         circle.points, circle.point_owners = at, owners
         return circle
+
+    def first(self, position: int, count: int) -> list[str]:
+        """Return the first ``count`` of ``walk``, fewer if there are fewer."""
+        return list(islice(self.walk(position), count))
 
     def walk(self, position: int) -> Iterator[str]:
         """Yield every node that has a point, by the distance of its nearest one.

@@ -7,11 +7,9 @@ business, how they are searched the circle's.
 from __future__ import annotations
 
 import threading
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import EmptyRing, UnknownReplica
@@ -20,6 +18,7 @@ from .circle import Circle
 from .foreign_circles import LastCircle, NearestCircle
 from .keys import Key, encoded
 from .layout import Layout, Rule, Xxh3
+from .slots import Slots
 from .table import checked_count
 from .weights import Nodes, checked_node, checked_weight, weights_of
 
@@ -39,7 +38,7 @@ class _Snapshot(NamedTuple):
 
 
 # What `owner` unpacks: the hash of a key, slots, the shift to them, names by number, and all the rest.
-_Now: TypeAlias = tuple[Callable[[bytes], int], "array[int]", int, tuple[str | None, ...], _Snapshot]
+_Now: TypeAlias = tuple[Callable[[bytes], int], Slots, int, tuple[str | None, ...], _Snapshot]
 
 
 class HashRing:
@@ -102,7 +101,16 @@ class HashRing:
             EmptyRing: No node has a weight above 0.
 
         """
-        return list(islice(self.walk(key), checked_count(count)))
+        hash_key, _, _, _, snapshot = self._now
+        try:
+            position = hash_key(_encode(key))  # type: ignore[arg-type]  # bytes take the other way
+        except (TypeError, UnicodeEncodeError):
+            position = hash_key(encoded(key))
+        if count.__class__ is not int or count < 1:
+            checked_count(count)
+        if not snapshot.plan:
+            raise EmptyRing("the ring has no node with a weight above zero")
+        return snapshot.circle.first(position, count)
 
     def walk(self, key: Key) -> Iterator[str]:
         """Return the key's preference order, lazily: every node with a weight above 0 once, the owner first.

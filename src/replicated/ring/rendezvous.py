@@ -98,11 +98,11 @@ class Rendezvous(FixedTable):
         other = self._peer(other)
         before = {node: Fraction(weight) for node, weight in self._weights.items()}
         after = {node: Fraction(weight) for node, weight in other._weights.items()}
-        # A node of weight w scores E/w, E exponential, and the lowest score owns. That i owns before with a
-        # score x and j after with score y has the density w_i w'_j exp(-sum_k max(w_k x, w'_k y)), where q = x/y is
-        # at least i's growth w'_i/w_i (else i were lower after than y) and at most j's. Integrated along the
-        # rays of one q, it is w_i w'_j times the integral of dq / S(q)² from i's growth to j's, with
-        # S(q) = sum_k max(w_k q, w'_k). S is linear between two growths, so each piece is rational:
+        # A node of weight w scores E/w, E exponential, and the lowest score owns. That i owns before with the
+        # score x and j after with the score y has the density w_i w'_j exp(-sum_k max(w_k x, w'_k y)), where
+        # q = x/y is at least i's growth w'_i/w_i (else i were lower after than y) and at most j's. Integrated
+        # along the rays of one q it is w_i w'_j times the integral of dq / S(q)² from i's growth to j's;
+        # S(q) = sum_k max(w_k q, w'_k) is linear between two growths, so each piece is rational:
         # (b - a) / (S(a) S(b)).
         zero = Fraction()
         growth: dict[str, Fraction | float] = {}
