@@ -232,7 +232,7 @@ class StrategyContract:
             assert abs(counts[replica.id] - self.rounds * share) <= spread, counts
 
     def test_every_end_is_taken(self) -> None:
-        """Whatever the outcome, and also when the replica has left, finishing what was started is no error."""
+        """Whatever the outcome, and also when the replica has left, finishing is no error."""
         strategy, ready = self.strategy(), ReadySet(_replicas(3))
         for turn in range(30):
             replica = strategy.pick(ready, f"key {turn}")

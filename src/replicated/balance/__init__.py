@@ -4,10 +4,12 @@ from .least_loaded import LeastLoaded
 from .load import InFlight, Load
 from .peak_ewma import PeakEwma
 from .power_of_two import PowerOfTwo
+from .prefer_zone import PreferZone
 from .random_choice import RandomChoice
 from .ring_hash import RingHash
 from .round_robin import RoundRobin
 from .strategy import Key, Pick, Strategy, as_strategy
+from .subset import Subset
 
 __all__ = [
     "InFlight",
@@ -17,9 +19,11 @@ __all__ = [
     "PeakEwma",
     "Pick",
     "PowerOfTwo",
+    "PreferZone",
     "RandomChoice",
     "RingHash",
     "RoundRobin",
     "Strategy",
+    "Subset",
     "as_strategy",
 ]

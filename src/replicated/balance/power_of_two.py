@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from bisect import bisect
 from collections.abc import Sequence
+from math import floor
 
 from ..outcome import Outcome
-from ..readiness import ReadySet
 from ..replica import Replica
 from .load import InFlight, Load
 from .strategy import Key
+from .view import NOTHING, look
 
 __all__ = ["PowerOfTwo"]
 
@@ -30,37 +31,36 @@ class PowerOfTwo:
         rng: Where chance comes from.
     """
 
-    __slots__ = ("_of", "_random", "load")
+    __slots__ = ("_of", "_random", "_view", "load")
 
     def __init__(self, load: Load | None = None, *, rng: random.Random | None = None) -> None:
         self.load: Load = InFlight() if load is None else load
         self._of = self.load.of
         self._random = (random.Random() if rng is None else rng).random
+        self._view = NOTHING
 
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return the less loaded of two of ``ready``; the key is ignored."""
-        if not isinstance(ready, ReadySet):
-            ready = ReadySet(ready)
-        candidates, sums = ready.draw
-        n = len(candidates)
-        if n < 2:
-            return candidates[0] if n else None
+        seen, candidates, n, sums = self._view
+        if seen is not ready:
+            seen, candidates, n, sums = self._view = look(ready)
         random, of = self._random, self._of
         if sums is None:
-            i = int(random() * n)
-            j = int(random() * (n - 1))
-            if j >= i:
-                j += 1
-            first, second = candidates[i], candidates[j]
+            i = floor(random() * n)
+            first = candidates[i]
+            # From 1 to n - 1 places before the first: an index below zero goes round the end by itself.
+            second = candidates[i - 1 - floor(random() * (n - 1))]
             return first if of(first.id) <= of(second.id) else second
+        if n < 2:
+            return candidates[0] if n else None
         first = candidates[i := bisect(sums, random() * sums[-1], 0, n - 1)]
         # The second is drawn from the others: a line without the first one's piece, which is stepped over.
-        weight = ready.weights[first.id]
+        before = sums[i - 1] if i else 0.0
+        weight = sums[i] - before
         point = random() * (sums[-1] - weight)
-        if point >= sums[i] - weight:
-            point += weight
-        second = candidates[bisect(sums, point, 0, n - 1)]
-        return first if of(first.id) * ready.weights[second.id] <= of(second.id) * weight else second
+        j = bisect(sums, point if point < before else point + weight, 0, n - 1)
+        second, other = candidates[j], sums[j] - (sums[j - 1] if j else 0.0)
+        return first if of(first.id) * other <= of(second.id) * weight else second
 
     def started(self, replica: Replica) -> None:
         """Hear that a request goes to ``replica``."""

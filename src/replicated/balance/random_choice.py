@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from bisect import bisect
 from collections.abc import Sequence
+from math import floor
 
 from ..outcome import Outcome
-from ..readiness import ReadySet
 from ..replica import Replica
 from .strategy import Key
+from .view import NOTHING, look
 
 __all__ = ["RandomChoice"]
 
@@ -21,19 +22,20 @@ class RandomChoice:
         rng: Where chance comes from.
     """
 
-    __slots__ = ("_random",)
+    __slots__ = ("_random", "_view")
 
     def __init__(self, *, rng: random.Random | None = None) -> None:
         self._random = (random.Random() if rng is None else rng).random
+        self._view = NOTHING
 
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return any of ``ready``; the key is ignored."""
-        candidates, sums = (ready if isinstance(ready, ReadySet) else ReadySet(ready)).draw
-        if not candidates:
-            return None
+        seen, candidates, n, sums = self._view
+        if seen is not ready:
+            seen, candidates, n, sums = self._view = look(ready)
         if sums is None:
-            return candidates[int(self._random() * len(candidates))]
-        return candidates[bisect(sums, self._random() * sums[-1], 0, len(sums) - 1)]
+            return candidates[floor(self._random() * n)]
+        return candidates[bisect(sums, self._random() * sums[-1], 0, n - 1)] if n else None
 
     def started(self, replica: Replica) -> None:
         """Hear that a request started; nothing is learnt."""

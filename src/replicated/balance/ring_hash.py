@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
-from typing import Protocol
+from itertools import takewhile
+from typing import Protocol, TypeAlias
 
 from ..errors import EmptyRing
 from ..outcome import Outcome
@@ -18,6 +18,7 @@ from ..readiness import ReadySet
 from ..readiness.arguments import count
 from ..replica import Replica
 from ..ring import HashRing
+from .key_fraction import key_fraction
 from .load import InFlight
 from .power_of_two import PowerOfTwo
 from .strategy import Key, Strategy
@@ -35,6 +36,10 @@ class Table(Protocol):
     def walk(self, key: str | bytes) -> Iterator[str]:
         """Yield the key's preference order, the owner first, every id once."""
         ...
+
+
+# The snapshot seen, the table of its members, how to find a replica where weights are even, and how many.
+_View: TypeAlias = tuple[ReadySet, Table, Callable[[str], Replica | None] | None, int]
 
 
 class RingHash:
@@ -61,8 +66,8 @@ class RingHash:
         ValueError: ``bound`` is not above 1, or ``slack`` is negative.
     """
 
-    __slots__ = ("_fallback_hears", "_lock", "_make_table", "_members", "_of", "_table", "bound", "fallback",
-                 "load", "slack")  # fmt: skip
+    __slots__ = ("_fallback_hears", "_lock", "_make_table", "_members", "_of", "_table", "_view", "bound",
+                 "fallback", "load", "slack")  # fmt: skip
 
     def __init__(
         self,
@@ -84,48 +89,51 @@ class RingHash:
         self.fallback: Strategy = PowerOfTwo(self.load) if fallback is None else fallback
         self._make_table = make_table
         self._lock = threading.Lock()
-        self._members: tuple[Replica, ...] | None = None
+        self._members: tuple[Replica, ...] = ()
         self._table: Table = make_table({})
+        self._view: _View = (ReadySet(), self._table, None, 0)
 
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return the first of the key's order that can serve and has room; without a key, ``fallback``'s."""
         if not key:
             return self.fallback.pick(ready)
-        if not isinstance(ready, ReadySet):
-            ready = ReadySet(ready)
-        table = self._table if ready.members is self._members else self._adopt(ready.members)
+        seen, table, find, n = self._view
+        if seen is not ready:
+            seen, table, find, n = self._look(ready)
         try:
             owner = table.owner(key)
         except EmptyRing:
             return None
-        if ready.even:
-            replica = ready.by_id.get(owner)
+        if find is not None:
+            replica = find(owner)
             if replica is not None:
-                bound = self.bound
-                # count + 1 <= ceil(x) is count < x for a whole count; a product is cheaper than a quotient.
-                if bound is None or (self._of(owner) - self.slack) * len(ready.eligible) < bound * (
-                    self.load.total + 1
-                ):
+                count = self._of(owner)
+                # An idle one always has room. For others count + 1 <= ceil(x) is count < x, a count being
+                # whole, and a product is exact where a quotient may round up to one too many.
+                if not count or (bound := self.bound) is None:
                     return replica
-        for replica, obstacle in self._order(ready, key, table):
+                if (count - self.slack) * n < bound * (self.load.total + 1):
+                    return replica
+        for replica, obstacle in self._order(seen, key, table) if n else ():
             if not obstacle:
                 return replica
-        return self._most_room(ready)
+        return self._most_room(seen)
 
     def passed_over(self, ready: Sequence[Replica], key: Key) -> list[tuple[str, str]]:
         """Return the ids that a pick for ``key`` passes over now, in the key's order, each with why."""
-        if not isinstance(ready, ReadySet):
-            ready = ReadySet(ready)
-        if not key or not ready.eligible:
+        if not key:
             return []
-        table = self._table if ready.members is self._members else self._adopt(ready.members)
-        passed = []
-        order = {replica.id: obstacle for replica, obstacle in self._order(ready, key, table)}
-        for id in table.walk(key):
-            if not (reason := order.get(id, "not ready")):
+        seen, table, _, n = self._look(ready)
+        if not n:
+            return []
+        reasons, chosen = dict[str, str](), ""
+        for replica, obstacle in self._order(seen, key, table):
+            if not obstacle:
+                chosen = replica.id
                 break
-            passed.append((id, reason))
-        return passed
+            reasons[replica.id] = obstacle
+        before = takewhile(lambda id: id != chosen, table.walk(key))
+        return [(id, reasons.get(id, "not ready")) for id in before]
 
     def started(self, replica: Replica) -> None:
         """Hear that a request goes to ``replica``."""
@@ -139,12 +147,17 @@ class RingHash:
         if self._fallback_hears:
             self.fallback.finished(replica, outcome)
 
-    def _adopt(self, members: tuple[Replica, ...]) -> Table:
+    def _look(self, ready: Sequence[Replica]) -> _View:
+        """Take a snapshot apart, once for all its picks; a new membership takes a new table."""
+        snapshot = ready if isinstance(ready, ReadySet) else ReadySet(ready)
         with self._lock:
-            if members != self._members:
-                self._table = self._make_table({replica.id: replica.weight for replica in members})
-            self._members = members
-            return self._table
+            # Equal members may come in another tuple, where the caller makes ready sets of a list.
+            if snapshot.members is not self._members and snapshot.members != self._members:
+                self._table = self._make_table({replica.id: replica.weight for replica in snapshot.members})
+            self._members = snapshot.members
+            find = snapshot.by_id.get if snapshot.even else None
+            self._view = view = (snapshot, self._table, find, len(snapshot.eligible))
+        return view
 
     def _order(self, ready: ReadySet, key: str | bytes, table: Table) -> Iterator[tuple[Replica, str]]:
         """Yield those of the key's order that are ready, each with what speaks against it, or an empty str.
@@ -160,7 +173,7 @@ class RingHash:
                 continue
             if self._of(id) - self.slack >= room * weights[id]:
                 yield replica, f"{self._of(id)} in flight, its bound"
-            elif id in ramp and _fraction(key, id) >= ramp[id]:
+            elif id in ramp and key_fraction(key, id) >= ramp[id]:
                 cold.append(replica)
                 yield replica, f"it warms up, at {ramp[id]:.0%}"
             else:
@@ -173,9 +186,3 @@ class RingHash:
         return min(
             ready.eligible, key=lambda replica: self._of(replica.id) / weights[replica.id], default=None
         )
-
-
-def _fraction(key: str | bytes, id: str) -> float:
-    """Return a number from 0 to 1 that is the pair's own, and independent of where the table puts the key."""
-    data = key if isinstance(key, bytes) else key.encode()
-    return int.from_bytes(blake2b(data, digest_size=8, key=id.encode()[:64]).digest()) / 2**64

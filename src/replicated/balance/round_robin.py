@@ -12,9 +12,9 @@ from itertools import count
 from math import gcd
 
 from ..outcome import Outcome
-from ..readiness import ReadySet
 from ..replica import Replica
 from .strategy import Key
+from .view import NOTHING, look
 
 __all__ = ["RoundRobin"]
 
@@ -31,33 +31,35 @@ class RoundRobin:
     weights are whole numbers. A change of readiness or weight goes on where the replicas that stay were.
     """
 
-    __slots__ = ("_current", "_cycle", "_lock", "_next", "_period", "_turn", "_weights")
+    __slots__ = ("_current", "_cycle", "_lock", "_next", "_period", "_start", "_turn", "_view", "_weights")
 
     def __init__(self) -> None:
         self._next = count().__next__  # a builtin that threads may share: no turn is lost or taken twice
         self._lock = threading.Lock()
         self._weights: dict[str, float] = {}
         self._current: dict[str, float] = {}
+        self._start: dict[str, float] = {}
         self._cycle: list[str] = []
         self._period = 0
         self._turn = 0
+        self._view = NOTHING
 
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return the one whose turn it is; the key is ignored."""
-        if not isinstance(ready, ReadySet):
-            ready = ReadySet(ready)
-        candidates, sums = ready.draw
-        if not candidates:
-            return None
+        seen, candidates, n, sums = self._view
+        if seen is not ready:
+            seen, candidates, n, sums = self._view = look(ready)
         if sums is None:
-            return candidates[self._next() % len(candidates)]
+            return candidates[self._next() % n]
+        if n < 2:
+            return candidates[0] if n else None
         with self._lock:
             # The weights of one snapshot are one dict, so its identity tells whether they may have changed.
-            if ready.weights is not self._weights:
-                self._adopt(ready.weights)
+            if seen.weights is not self._weights:
+                self._adopt(seen.weights)
             id = self._cycle[self._turn] if self._turn < len(self._cycle) else self._step()
             self._turn = (self._turn + 1) % self._period if self._period else 0
-        return ready.by_id[id]
+        return seen.by_id[id]
 
     def started(self, replica: Replica) -> None:
         """Hear that a request started; nothing is learnt."""
@@ -73,6 +75,10 @@ class RoundRobin:
         current[best] -= sum(weights.values())
         if self._period:
             self._cycle.append(best)
+            if len(self._cycle) == self._period and current != self._start:
+                # Values carried over from other weights settle first: only a cycle that ends where it began
+                # repeats itself.
+                self._cycle, self._start = [], dict(current)
         return best
 
     def _adopt(self, weights: dict[str, float]) -> None:
@@ -85,7 +91,7 @@ class RoundRobin:
             for id, weight in self._weights.items():
                 self._current[id] += self._turn * weight - total * picks[id]
         self._current = {id: self._current.get(id, 0.0) for id in weights}
-        self._weights = weights
+        self._start, self._weights = dict(self._current), weights
         self._cycle, self._turn, self._period = [], 0, _period(list(weights.values()))
 
 

@@ -82,10 +82,10 @@ class ReadySet(tuple[Replica, ...]):
     @cached_property
     def eligible(self) -> tuple[Replica, ...]:
         """The replicas with a weight above zero: those that a strategy may pick."""
-        if self.members.even:
-            return self
-        chosen = [replica for replica in self if replica.weight]
-        return self if len(chosen) == len(self) else tuple(chosen)
+        # Never the set itself, which would keep itself alive until the collector of cycles comes by.
+        if len(self) == len(self.members) and self.members.even:
+            return self.members
+        return tuple(self) if self.members.even else tuple([replica for replica in self if replica.weight])
 
     @cached_property
     def even(self) -> bool:
