@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -20,7 +22,10 @@ class Conservation(RuleBasedStateMachine):
         self.load = InFlight()
         self.tracker = ReadinessTracker(clock=self.clock)
         self.tier = Tier(
-            [Replica("a")], strategy=LeastLoaded(self.load), readiness=self.tracker, clock=self.clock
+            [Replica("a")],
+            strategy=LeastLoaded(self.load, rng=random.Random(0)),
+            readiness=self.tracker,
+            clock=self.clock,
         )
         self.open: list[Forward] = []
 
