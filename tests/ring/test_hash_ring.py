@@ -220,7 +220,7 @@ def test_empty(nodes):
         ({"a": -1}, ValueError, "weight of 'a'"),
         ({"a": True}, TypeError, "weight of 'a'"),
         ({"a": "1"}, TypeError, "weight of 'a'"),
-        ({"a": 20_000}, ValueError, "10240000 points"),
+        ({"a": 30_000}, ValueError, "11520000 points"),
     ],
 )
 def test_bad_memberships_change_nothing(nodes, error, says):
