@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .balance import PowerOfTwo, Strategy, as_strategy
 from .clock import Clock, monotonic
-from .errors import AlreadyFinished, NoReplica, Refused, StrategyError
-from .outcome import Outcome
+from .errors import AlreadyFinished, NoReplica, NotServed, Refused, StrategyError
+from .outcome import Outcome, Verdict
 from .readiness import ReadinessTracker, ReadySet
 from .replica import Replica
 from .retries import RetryBudget
@@ -198,10 +198,8 @@ class Tier:
             ValueError: ``cost`` is more than the throttle ever admits.
             StrategyError: The strategy picked a replica that is not ready.
         """
-        if throttle_key is not None:
-            refusal = self.admit(throttle_key, cost)
-            if refusal is not None:
-                return refusal
+        if throttle_key is not None and (refusal := self.admit(throttle_key, cost)) is not None:
+            return refusal
         if cache_key is not None and self.cache is not None:
             value = self.cache.get(cache_key, MISSING)
             if value is not MISSING:
@@ -347,27 +345,33 @@ class Lease:
         """
         key, throttle_key, cost = self._arguments
         decision = self._tier.decide(key, throttle_key=throttle_key, cost=cost)
-        match decision:
-            case Forward():
-                self.forward = decision
-                return self
-            case Refuse():
-                raise Refused(decision.explain(), decision.retry_after)
-            case Unavailable():
-                raise NoReplica(decision.explain(), decision.retry_after)
-            case Hit():  # pragma: no cover - a lease asks without a cache key
-                raise AssertionError("a lease asks for no cached value")
+        if type(decision) is Forward:
+            self.forward = decision
+            return self
+        raise not_lent(decision)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        forward = self.forward
-        if forward is None or forward not in self._tier._open:
-            return
+        tier, forward = self._tier, self.forward
+        if forward not in tier._open:
+            return  # finished within the block
+        assert forward is not None
         if error is None:
-            outcome = Outcome.success(max(0.0, self._tier.now() - forward.started))
+            outcome = Outcome(Verdict.OK, max(0.0, tier._clock() - forward.started))
         elif isinstance(error, Exception):
             outcome = Outcome.failure(f"{type(error).__name__}: {error}")
         else:
             outcome = Outcome.cancelled(type(error).__name__)
-        self._tier.finish(forward, outcome)
+        tier.finish(forward, outcome)
+
+
+def not_lent(decision: Decision) -> NotServed:
+    """Return the exception for a decision that lends nothing."""
+    match decision:
+        case Refuse():
+            return Refused(decision.explain(), decision.retry_after)
+        case Unavailable():
+            return NoReplica(decision.explain(), decision.retry_after)
+        case _:
+            raise AssertionError(f"a lease asks for no cached value, but got {decision!r}")
