@@ -1,13 +1,13 @@
 """Executes every code block of README.md and docs/: ``pytest README.md docs``.
 
-`python` blocks run one after the other in one namespace a document; one with a title is a file, written to a
-directory of the document's own. `console` blocks run in one bash a document, in that directory: each line that
-begins with `$`, and what stands below it is looked for in what it prints. `yaml` and `json` blocks are read, and
-the flags of `replicated` in them are checked. Blocks of any other language fail, so that none goes unexecuted;
-`text` is no code, and `nginx` another program's.
+`python` blocks run one after the other in one namespace a document; one with a title is a file, written to
+a directory of the document's own. `console` blocks run in one bash a document, in that directory: each line
+that begins with `$`, and what stands below it is looked for in what it prints. `yaml` and `json` blocks are
+read, and the flags of `replicated` in them are checked. Blocks of any other language fail, so that none goes
+unexecuted; `text` is no code, and `nginx` another program's.
 
-Ports in the texts stand for others that are free, so that the machine's own 8080 is left alone. At 9001 to 9003
-there are three replicas.
+Ports in the texts stand for others that are free, so that the machine's own 8080 is left alone. At 9001 to
+9003 there are three replicas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent
 REPLICAS = {"9001": "a", "9002": "b", "9003": "c"}
 PORT = re.compile(r"(?<=:)[89]\d{3}\b|(?<=--port )[89]\d{3}\b")
-DONE = "--- done ---"
-PATIENCE = 20.0
-"""Seconds that a server started in a console block may take until it listens."""
+PATIENCE = 30.0
+"""Seconds that a command, or the start of a server, may take."""
 
 
 @cache
@@ -82,49 +81,68 @@ def _replicas() -> Iterator[None]:
 
 
 class Shell:
-    """A bash with job control, as a reader has one open beside the text, in a directory of its own."""
+    """A bash with job control, as a reader has one open beside the text, in a directory of its own.
+
+    It prints to a file: a pipe that nobody reads while Python blocks run would stop its servers once full.
+    """
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="replicated-docs-"))
+        output = self.directory / ".printed"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.bash = subprocess.Popen(
-            ["bash", "--noprofile", "--norc"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self.directory,
-            env={**os.environ, "PATH": path, "COLUMNS": "200"},
-            text=True,
-        )
+        with output.open("a") as printing:
+            self.bash = subprocess.Popen(
+                ["bash", "--noprofile", "--norc"],
+                stdin=subprocess.PIPE,
+                stdout=printing,
+                stderr=printing,
+                cwd=self.directory,
+                env={**os.environ, "PATH": path, "COLUMNS": "200"},
+                text=True,
+            )
+        self.printed = output.open()
         self.say("set -m")  # jobs, and `kill %1`
 
     def say(self, line: str) -> None:
+        """Type a line."""
         assert self.bash.stdin is not None
         print(line, file=self.bash.stdin, flush=True)
 
     def run(self, command: str) -> str:
         """Run a command; return what is printed until it ends, or until the server that it starts listens."""
+        done = self.directory / ".done"
         self.say(command)
         if command.endswith("&"):
             wait_until_it_listens(command)
-        self.say(f"echo; echo '{DONE}'")
-        assert self.bash.stdout is not None
-        return "".join(iter(self.bash.stdout.readline, f"{DONE}\n"))
+        self.say(f"touch {done}")
+        until(done.exists, command)
+        done.unlink()
+        return self.printed.read()
 
     def close(self) -> None:
+        """Kill what still runs, and clear up."""
         self.bash.communicate("kill -9 $(jobs -p) 2>&-; exit\n")
+        self.printed.close()
         shutil.rmtree(self.directory)
 
 
-def wait_until_it_listens(command: str) -> None:
-    [*_, found] = re.findall(r"(?:--port |--listen \S*:)(\d+)", command)
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait until something is true; fail when that takes too long."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while not true():
+        assert time.monotonic() < deadline, f"after {PATIENCE:g} s still waiting for {what}"
+        time.sleep(0.02)
+
+
+def wait_until_it_listens(command: str) -> None:
+    """Wait until the port that a command names accepts connections."""
+    [*_, found] = re.findall(r"(?:--port |--listen \S*:)(\d+)", command)
+
+    def listens() -> bool:
         with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", int(found))):
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"nobody listens: {command}")
+            return not probe.connect_ex(("127.0.0.1", int(found)))
+
+    until(listens, command)
 
 
 def run_console(example: Example) -> None:
@@ -179,9 +197,13 @@ def refuse(example: Example) -> None:
     raise AssertionError(f"nothing executes {example.region.lexemes['arguments']!r}")
 
 
-def evaluator_of(language: str) -> Any:
-    kinds = {"console": run_console, "json": read_data, "nginx": pass_over, "text": pass_over, "yaml": read_data}
-    return write_file if language.startswith("python ") else kinds.get(language, refuse)
+EVALUATORS = {
+    "console": run_console,
+    "json": read_data,
+    "nginx": pass_over,
+    "text": pass_over,
+    "yaml": read_data,
+}
 
 
 def parse_blocks(document: Document) -> Iterable[Region]:
@@ -190,9 +212,11 @@ def parse_blocks(document: Document) -> Iterable[Region]:
 
     lexer = FencedCodeBlockLexer(language=".+", mapping={"language": "arguments", "source": "source"})
     for region in lexer(document):
-        if region.lexemes["arguments"] != "python":
+        language = region.lexemes["arguments"]
+        if language != "python":
             region.parsed = region.lexemes["source"]
-            region.evaluator = evaluator_of(region.lexemes["arguments"])
+            titled = language.startswith("python ")
+            region.evaluator = write_file if titled else EVALUATORS.get(language, refuse)
             yield region
 
 
@@ -218,5 +242,7 @@ def hook() -> Any:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Any:
     """Collect the texts."""
-    ours = file_path == ROOT / "README.md" or (ROOT / "docs" in file_path.parents and file_path.suffix == ".md")
+    ours = file_path == ROOT / "README.md" or (
+        ROOT / "docs" in file_path.parents and file_path.suffix == ".md"
+    )
     return hook()(file_path, parent) if ours else None
