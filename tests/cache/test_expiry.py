@@ -9,6 +9,12 @@ from replicated.cache.entry import Entry
 from replicated.cache.expiry import Schedule
 
 
+def timed(expires):
+    entry = Entry()
+    entry.expires = expires
+    return entry
+
+
 @given(
     st.lists(
         st.one_of(
@@ -25,7 +31,7 @@ def test_the_first_is_always_the_first(steps):
     entries = []
     for what, number in steps:
         if what == "add":
-            entry = Entry(None, None, float(number), 1)
+            entry = timed(float(number))
             schedule.add(entry)
             entries.append(entry)
         elif what == "remove" and entries:
@@ -51,5 +57,5 @@ def test_one_ttl_never_needs_the_heap():
     """Entries of one ttl stand in the lane, where every step is O(1)."""
     schedule = Schedule()
     for instant in range(100):
-        schedule.add(Entry(None, None, instant + 60.0, 1))
+        schedule.add(timed(instant + 60.0))
     assert schedule.heap == []

@@ -34,9 +34,3 @@ class Entry:
     size: float
     before: Any  # Entry | None
     after: Any  # Entry | int
-
-    def __init__(self, key: object, value: object, expires: float | None, size: float) -> None:
-        self.key = key
-        self.value = value
-        self.expires = expires
-        self.size = size

@@ -30,7 +30,8 @@ class Schedule:
         self.heap: list[Entry] = []
         # The lane is a ring through this sentinel, which never expires: `root.after.expires` is the soonest
         # of the lane also when it is empty.
-        self.root = root = Entry(None, None, math.inf, 0)
+        self.root = root = Entry()
+        root.expires = math.inf
         root.before = root.after = root
 
     def add(self, entry: Entry) -> None:

@@ -95,11 +95,26 @@ class Shelf:
                     self.sweep(now, 1, evicted)
                     continue
                 entry, _ = order.popitem(False)
-                self._forget(entry)
-                self.crowded_out += 1
                 evicted.append(entry)
-            entry = self.make(key, value, None, size)
-            if ttl is not None:
+                del data[entry.key]
+                if entry.expires is not None:
+                    last = entry.before
+                    if last is not None:
+                        last.after = after = entry.after
+                        after.before = last
+                    else:
+                        schedule.remove(entry)
+                if self.tags.of and entry in self.tags.of:
+                    self.tags.remove(entry)
+                self.size -= entry.size
+                self.crowded_out += 1
+            entry = self.make()
+            entry.key = key
+            entry.value = value
+            entry.size = size
+            if ttl is None:
+                entry.expires = None
+            else:
                 entry.expires = expires = now + ttl
                 last = root.before
                 if last is root or last.expires <= expires:
@@ -183,7 +198,11 @@ class Shelf:
 
     def add_oldest_first(self, key: Any, value: object, expires: float | None, size: float) -> Entry:
         """Restore an entry of a copy, whose weight and order are known; nobody else may use the store yet."""
-        entry: Entry = self.make(key, value, expires, size)
+        entry: Entry = self.make()
+        entry.key = key
+        entry.value = value
+        entry.expires = expires
+        entry.size = size
         if expires is not None:
             self.schedule.add(entry)
         self.size += size

@@ -43,7 +43,7 @@ class Sieve:
 
     def clear(self) -> None:
         """Forget everyone. O(1)."""
-        self._root = root = SieveEntry(None, None, None, 0)
+        self._root = root = SieveEntry()
         root.older = root.newer = root
         root.visited = False
         self._hand = root

@@ -16,22 +16,22 @@ class Tags:
 
     def __init__(self) -> None:
         self.of: dict[Entry, frozenset[Hashable]] = {}
-        self._by_tag: dict[Hashable, set[Entry]] = {}
+        self._by_tag: dict[Hashable, dict[Entry, None]] = {}  # dicts, for their order
 
     def add(self, entry: Entry, tags: frozenset[Hashable]) -> None:
         """Tag an entry that has no tags yet. O(tags)."""
         self.of[entry] = tags
         for tag in tags:
-            self._by_tag.setdefault(tag, set()).add(entry)
+            self._by_tag.setdefault(tag, {})[entry] = None
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry, which must have tags. O(its tags)."""
         for tag in self.of.pop(entry):
             tagged = self._by_tag[tag]
-            tagged.discard(entry)
+            del tagged[entry]
             if not tagged:
                 del self._by_tag[tag]
 
     def tagged(self, tag: Hashable) -> list[Entry]:
-        """Return the entries that carry ``tag``. O(their number)."""
+        """Return the entries that carry ``tag``, in the order they got it. O(their number)."""
         return list(self._by_tag.get(tag, ()))
