@@ -6,6 +6,7 @@ Knows no replica and no request, only how many of each kind there were.
 from __future__ import annotations
 
 import math
+from threading import Lock
 
 __all__ = ["RetryBudget"]
 
@@ -14,7 +15,8 @@ class RetryBudget:
     """Allows retries in proportion to first attempts, plus a little a second for when there are few.
 
     In any span of ``w`` seconds with ``n`` first attempts at most ``reserve + per_second * w + ratio * n``
-    retries are allowed. Finagle's default is 20 % and 10 a second; Envoy's 20 % of what is in flight.
+    retries are allowed, whatever the threads do. Finagle's default is 20 % and 10 a second; Envoy's 20 %
+    of what is in flight.
 
     Args:
         ratio: Retries earned by one first attempt.
@@ -23,35 +25,48 @@ class RetryBudget:
 
     Raises:
         ValueError: An argument is negative, NaN or infinite, or ``reserve`` is below 1.
+        TypeError: An argument is not a number.
     """
 
-    __slots__ = ("balance", "per_second", "ratio", "reserve", "seen")
+    __slots__ = ("_lock", "earned", "per_second", "ratio", "reserve", "seen", "spent")
 
     def __init__(self, ratio: float = 0.2, per_second: float = 10.0, reserve: float = 100.0) -> None:
-        for name, value in (("ratio", ratio), ("per_second", per_second)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be finite and not negative, not {value!r}")
-        if not 1 <= reserve < math.inf:
-            raise ValueError(f"reserve must be finite and at least 1, not {reserve!r}")
+        for name, value, least in (
+            ("ratio", ratio, 0),
+            ("per_second", per_second, 0),
+            ("reserve", reserve, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} must be a number, not {value!r}")
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} must be finite and at least {least}, not {value!r}")
         self.ratio = ratio
         self.per_second = per_second
         self.reserve = reserve
-        self.balance = reserve
-        self.seen = -math.inf
+        self.earned = float(reserve)
+        self.spent = 0.0
+        self.seen: float | None = None
+        self._lock = Lock()
 
     def deposit(self) -> None:
         """Count a first attempt."""
-        # Read, add, write: two threads may lose a deposit between them, never mint one.
-        balance = self.balance + self.ratio
-        self.balance = balance if balance < self.reserve else self.reserve
+        # On the path of every request, hence without the lock: what is earned and what is spent are two
+        # numbers, so that threads may lose a deposit between them, but never undo a withdrawal.
+        earned = self.earned + self.ratio
+        full = self.spent + self.reserve
+        self.earned = earned if earned < full else full
 
     def withdraw(self, now: float) -> bool:
         """Return whether one more retry may go out at ``now``, and count it when it may."""
-        elapsed = now - self.seen
-        if elapsed > 0:
-            self.seen = now
-            self.balance = min(self.reserve, self.balance + elapsed * self.per_second)
-        if self.balance < 1:
-            return False
-        self.balance -= 1
-        return True
+        with self._lock:
+            earned = self.earned
+            balance = earned - self.spent
+            if self.seen is None:
+                self.seen = now
+            elif now > self.seen:
+                balance += (now - self.seen) * self.per_second
+                self.seen = now
+            balance = min(balance, self.reserve)
+            allowed = balance >= 1
+            self.spent = earned - (balance - 1 if allowed else balance)
+            return allowed

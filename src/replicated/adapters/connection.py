@@ -8,12 +8,11 @@ what is left on it could be taken for the answer to someone else's request.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import cast
 
-from ..errors import MissingExtra, UpstreamBroken, UpstreamError, UpstreamTimeout
-from ..http.fields import find_all
+from ..errors import MissingExtra, UpstreamBroken, UpstreamTimeout
+from ..http.fields import token_list
 from ..http.message import Headers
 
 try:
@@ -24,8 +23,10 @@ except ImportError:  # pragma: no cover - the environment without the extra has 
 __all__ = ["Connection"]
 
 HIGH_WATER = 256 * 1024
-LOW_WATER = 64 * 1024
+"""Bytes that wait for the reader, beyond which the replica is not listened to. What comes in one read of the
+socket (256 KiB in asyncio and uvloop) may lie on top."""
 MOST_HEADER_BYTES = 64 * 1024
+"""Bytes without a byte of a body among them: a header, interim responses, chunk extensions, trailers."""
 
 
 class Connection(asyncio.Protocol):
@@ -35,11 +36,36 @@ class Connection(asyncio.Protocol):
     head, ``read`` for each piece of its body. Whoever breaks off calls ``abort``.
     """
 
+    __slots__ = (
+        "buffer",
+        "closed",
+        "complete",
+        "deadline",
+        "error",
+        "headers",
+        "idle_since",
+        "keep_alive",
+        "loop",
+        "method",
+        "parser",
+        "paused",
+        "starved",
+        "status",
+        "timeout",
+        "timer",
+        "transport",
+        "unread",
+        "until_close",
+        "waiter",
+        "writable",
+    )
+
+    transport: asyncio.Transport
+
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.transport: asyncio.Transport | None = None
         self.parser = httptools.HttpResponseParser(self)
-        self.error: UpstreamError | None = None
+        self.error: Exception | None = None
         self.closed = False
         self.writable = asyncio.Event()
         self.writable.set()
@@ -47,57 +73,76 @@ class Connection(asyncio.Protocol):
         self.timer: asyncio.TimerHandle | None = None
         self.deadline = 0.0
         self.timeout = 0.0
-        self.used = False  # it has carried an exchange before: its other end may be closing it right now
         self.idle_since = 0.0
+        self.method = ""
         self.begin("")
         self.complete = True
 
     def begin(self, method: str) -> None:
         """Forget the last exchange."""
+        if self.method == "HEAD":
+            # llhttp still waits for the body that Content-Length announced and HEAD does not have.
+            self.parser = httptools.HttpResponseParser(self)
         self.method = method
-        self.status = 0
+        self.status = 0  # until the final head is there
         self.headers: Headers = []
-        self.header_bytes = 0
-        self.has_head = False
         self.complete = False
         self.until_close = False
         self.keep_alive = False
-        self.received = False
-        self.buffer: deque[bytes] = deque()
-        self.buffered = 0
+        self.buffer: list[bytes] = []
+        self.unread = 0  # bytes off the wire since the reader last took a piece
         self.paused = False
+        self.starved = False  # the request's own next piece is awaited: the replica owes nothing
 
     # -- what the owner calls ---------------------------------------------------------------------------
 
     @property
     def reusable(self) -> bool:
         """Whether the next request may go over this connection."""
-        return not self.closed and self.complete and self.keep_alive and not self.buffer
+        return (
+            self.complete
+            and self.keep_alive
+            and not self.closed
+            and not self.buffer
+            and self.waiter is None  # someone still reads, who would read another's answer
+            and not self.transport.get_write_buffer_size()  # answered before the request was all sent
+        )
 
     def send(self, method: str, target: bytes, headers: Headers, timeout: float) -> None:
         """Write a request's head; the response's head is due within ``timeout`` seconds."""
-        assert self.transport is not None
         self.begin(method)
-        lines = [method.encode("latin-1"), b" ", target, b" HTTP/1.1\r\n"]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
+        lines = [b"%b %b HTTP/1.1\r\n" % (method.encode("latin-1"), target)]
+        lines += [b"%b: %b\r\n" % line for line in headers]
         lines.append(b"\r\n")
         self.transport.write(b"".join(lines))
         self.arm(timeout)
 
     async def upload(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
-        """Write a request's body as it comes, no faster than the replica reads it."""
-        assert self.transport is not None
-        async for piece in body:
-            if not piece:
-                continue
-            await self.writable.wait()
-            if self.closed:
-                return
-            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            self.deadline = self.loop.time() + self.timeout  # the answer's time runs from the last piece
-        if chunked and not self.closed:
-            self.transport.write(b"0\r\n\r\n")
+        """Write a request's body as it comes, no faster than the replica reads it.
+
+        Ends early when the answer is whole. What ``body`` raises ends the exchange, and is raised by
+        ``head`` or ``read``: the replica did nothing wrong.
+        """
+        try:
+            self.starved = True
+            async for piece in body:
+                if self.complete or self.closed:
+                    self.keep_alive = False  # the replica still waits for the rest of this request
+                    return
+                self.starved = False
+                self.arm(self.timeout)
+                if piece:
+                    self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                    await self.writable.wait()
+                self.starved = True
+            if chunked and not self.closed:
+                self.transport.write(b"0\r\n\r\n")
+        except Exception as error:
+            self.abort(error)
+        finally:
+            self.starved = False
+        if not self.closed:
+            self.arm(self.timeout)  # the answer's time runs from the last piece
 
     async def head(self) -> None:
         """Wait until ``status`` and ``headers`` are there.
@@ -105,7 +150,7 @@ class Connection(asyncio.Protocol):
         Raises:
             UpstreamError: They will not come.
         """
-        while not self.has_head:
+        while not self.status:
             if self.error is not None:
                 raise self.error
             await self.wait()
@@ -116,31 +161,29 @@ class Connection(asyncio.Protocol):
         Raises:
             UpstreamError: The body was cut short.
         """
-        while True:
-            if self.buffer:
-                piece = b"".join(self.buffer) if len(self.buffer) > 1 else self.buffer[0]
-                self.buffer.clear()
-                self.buffered = 0
-                if self.paused and not self.closed:
-                    assert self.transport is not None
-                    self.paused = False
-                    self.transport.resume_reading()
-                return piece
+        while not self.buffer:
             if self.complete:
                 return b""
             if self.error is not None:
                 raise self.error
             self.arm(timeout)  # only now: the reader's own time is not the replica's
             await self.wait()
+        piece = b"".join(self.buffer) if len(self.buffer) > 1 else self.buffer[0]
+        self.buffer.clear()
+        self.unread = 0
+        if self.paused:
+            self.paused = False
+            if not self.closed:
+                self.transport.resume_reading()
+        return piece
 
-    def abort(self, error: UpstreamError | None = None) -> None:
+    def abort(self, error: Exception | None = None) -> None:
         """Close at once; whoever waits is told ``error``."""
         if self.error is None and not self.complete:
             self.error = error or UpstreamBroken("the exchange was broken off")
         self.closed = True
         self.disarm()
-        if self.transport is not None:
-            self.transport.abort()
+        self.transport.abort()
         self.writable.set()
         self.wake()
 
@@ -163,11 +206,11 @@ class Connection(asyncio.Protocol):
         """
         self.timeout = timeout
         self.deadline = self.loop.time() + timeout
-        if self.timer is None:
-            self.timer = self.loop.call_at(self.deadline, self.tick)
-        elif self.timer.when() > self.deadline:
+        if self.timer is not None:
+            if self.timer.when() <= self.deadline:
+                return
             self.timer.cancel()
-            self.timer = self.loop.call_at(self.deadline, self.tick)
+        self.timer = self.loop.call_at(self.deadline, self.tick)
 
     def disarm(self) -> None:
         if self.timer is not None:
@@ -176,15 +219,14 @@ class Connection(asyncio.Protocol):
 
     def tick(self) -> None:
         self.timer = None
-        if self.complete or self.closed:
-            return
-        if self.paused or self.buffer:
-            # Waiting for the reader, not for the replica.
+        if self.waiter is None or self.waiter.done():
+            return  # nobody waits: whoever will, arms it again
+        if self.starved:
             self.arm(self.timeout)
         elif self.loop.time() < self.deadline:
             self.timer = self.loop.call_at(self.deadline, self.tick)
         else:
-            what = "the rest of the body" if self.has_head else "an answer"
+            what = "the rest of the body" if self.status else "an answer"
             self.abort(UpstreamTimeout(f"no sign of {what} for {self.timeout:g} s"))
 
     # -- asyncio.Protocol -------------------------------------------------------------------------------
@@ -193,42 +235,34 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
 
     def data_received(self, data: bytes) -> None:
-        if self.complete:
+        if self.complete or self.closed:
             self.abort()  # nobody asked
             return
-        self.received = True
-        if not self.has_head:
-            self.header_bytes += len(data)
+        self.unread += len(data)
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.keep_alive = False
-            if not self.complete:
-                ours = error.__context__  # what a callback of ours raised, llhttp only passes on
-                broken = (
-                    ours if isinstance(ours, UpstreamBroken) else UpstreamBroken(f"not HTTP/1.1: {error}")
-                )
-                self.abort(broken)
-        if not self.has_head and self.header_bytes > MOST_HEADER_BYTES:
-            self.abort(UpstreamBroken(f"the header is longer than {MOST_HEADER_BYTES} bytes"))
-        if self.method == "HEAD" and self.has_head:
-            # llhttp would wait for the body that Content-Length announces and HEAD does not have.
-            self.parser = httptools.HttpResponseParser(self)
-        if self.buffered > HIGH_WATER and not self.paused and not self.closed:
-            assert self.transport is not None
-            self.paused = True
-            self.transport.pause_reading()
+            ours = error.__context__  # what a callback of ours raised, llhttp only passes on
+            self.abort(ours if isinstance(ours, UpstreamBroken) else UpstreamBroken(f"not HTTP/1.1: {error}"))
+            return
+        if self.unread > MOST_HEADER_BYTES and not self.complete:
+            if not self.buffer:
+                self.abort(UpstreamBroken(f"over {MOST_HEADER_BYTES} bytes came that belong to no body"))
+            elif self.unread > HIGH_WATER and not self.paused:
+                self.paused = True
+                self.transport.pause_reading()
 
-    def eof_received(self) -> bool:
-        if self.has_head and self.until_close and not self.complete:
+    def eof_received(self) -> None:
+        # TLS calls this only for a closing that was announced: one cut by a stranger is not the end.
+        if self.until_close:
             self.complete = True
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self.disarm()
-        if not self.complete and self.error is None:
-            where = "within the response" if self.has_head else "before the response"
+        if self.error is None and not self.complete:
+            where = "within the response" if self.status else "before the response"
             self.error = UpstreamBroken(f"the connection was lost {where}: {exc or 'closed'}")
         self.writable.set()
         self.wake()
@@ -241,44 +275,63 @@ class Connection(asyncio.Protocol):
 
     # -- httptools --------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.keep_alive = False  # the first byte of an answer to a request that was never sent
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.has_head:  # else it is a trailer, which nobody may rely on
+        if not self.status:  # else it is a trailer, which nobody may rely on
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
-        if self.has_head:
+        if self.status:
             raise UpstreamBroken("a second response came where one was asked for")
-        if 100 <= status < 200:
+        if 100 <= status < 200 and status != 101:
             self.headers = []
-            if status == 101:
-                raise UpstreamBroken("the protocol was switched where nobody asked for it")
             return
-        lengths = find_all(self.headers, b"content-length")
-        codings = find_all(self.headers, b"transfer-encoding")
-        if (lengths and codings) or len(lengths) > 1 or any(c.lower() != b"chunked" for c in codings):
+        if not 200 <= status < 600:
+            raise UpstreamBroken(f"status {status} came, which nobody asked for")
+        headers = self.headers
+        if self.unread > MOST_HEADER_BYTES and sum(map(len_of_line, headers)) > MOST_HEADER_BYTES:
+            raise UpstreamBroken(f"the header is longer than {MOST_HEADER_BYTES} bytes")
+        fields = dict(headers)
+        coding = fields.get(b"transfer-encoding")
+        sized = b"content-length" in fields
+        if len(fields) < len(headers):
+            names = [name for name, _ in headers]
+            if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
+                raise UpstreamBroken("where the response ends is said twice")
+        if coding is not None and (
+            sized or coding.lower() != b"chunked" or self.parser.get_http_version() != "1.1"
+        ):
             raise UpstreamBroken("where the response ends is in doubt")
         self.status = status
-        self.has_head = True
-        self.until_close = not lengths and not codings and status not in (204, 304)
-        if self.method == "HEAD":  # its answer ends with its header
-            self.finish(self.parser.should_keep_alive())
+        if self.method == "HEAD":
+            # Its answer ends with its header. A stray body is recognised by its first byte, except where
+            # it would be chunked: then the size of the first chunk could pass unseen.
+            self.complete = True
+            self.keep_alive = (
+                coding is None
+                and self.parser.get_http_version() == "1.1"
+                and b"close" not in token_list(headers, b"connection")
+            )
+        else:
+            self.until_close = not sized and coding is None and status not in (204, 304)
         self.wake()
 
     def on_body(self, data: bytes) -> None:
         if self.complete:
             raise UpstreamBroken("a body came where none is allowed")
         self.buffer.append(data)
-        self.buffered += len(data)
         self.wake()
 
     def on_message_complete(self) -> None:
-        if self.has_head and not self.complete:
-            self.finish(self.parser.should_keep_alive())
+        if self.status and not self.complete:
+            self.complete = True
+            self.keep_alive = self.parser.should_keep_alive()
+            self.wake()
 
-    def finish(self, keep_alive: bool) -> None:
-        self.complete = True
-        self.keep_alive = keep_alive and b"close" not in [
-            value.lower() for name, value in self.headers if name == b"connection"
-        ]
-        self.wake()
+
+def len_of_line(line: tuple[bytes, bytes]) -> int:
+    return len(line[0]) + len(line[1]) + 4

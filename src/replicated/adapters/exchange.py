@@ -8,6 +8,8 @@ of the body, not at its head).
 from __future__ import annotations
 
 import functools
+import math
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias, assert_never
 
@@ -30,6 +32,8 @@ ThrottleKey: TypeAlias = Callable[[Client, Request], str | None]
 RETRIED = frozenset((502, 503, 504))
 """Answers by which a replica says that it is not the one to ask: another may be."""
 
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
 origin_of = functools.lru_cache(4096)(Origin.parse)
 
 
@@ -38,7 +42,10 @@ class ClientGone(Exception):
 
 
 class BodyTooLarge(Exception):
-    """The client sent more than the limit allows."""
+    """The client sent more than the limit allows, or than it announced."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the body is longer than {most} bytes")
 
 
 def gatekeeper(inner: Handler, limits: Limits, pseudonym: bytes) -> Handler:
@@ -52,28 +59,47 @@ def gatekeeper(inner: Handler, limits: Limits, pseudonym: bytes) -> Handler:
         if is_loop(request.headers, pseudonym):
             return problem(508, "the request has passed here before")
         if request.body is not None:
-            request.body = bounded(request.body, limits.body)
+            length = find(request.headers, b"content-length")
+            request.body = BoundedBody(request.body, limits.body if length is None else int(length), length)
         try:
             return await inner(request)
-        except BodyTooLarge:
-            detail = f"the body is longer than {limits.body} bytes"
-            return problem(413, detail, [(b"connection", b"close")])
+        except BodyTooLarge as error:
+            return problem(413, str(error), [(b"connection", b"close")])
 
     return handle
 
 
-async def bounded(body: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
-    """Yield a body, up to a limit.
+class BoundedBody:
+    """A request's body, exactly as long as it was announced, or else up to a limit.
+
+    On the way to a replica a byte too many would be the beginning of another request.
 
     Raises:
         BodyTooLarge: There is more.
+        ClientGone: There is less.
     """
-    size = 0
-    async for piece in body:
-        size += len(piece)
-        if size > most:
-            raise BodyTooLarge
-        yield piece
+
+    __slots__ = ("announced", "body", "left", "most")
+
+    def __init__(self, body: AsyncIterator[bytes], most: int, announced: object) -> None:
+        self.body = body
+        self.most = self.left = most
+        self.announced = announced is not None
+
+    def __aiter__(self) -> BoundedBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await self.body.__anext__()
+        except StopAsyncIteration:
+            if self.announced and self.left:
+                raise ClientGone("the body ended before its announced length") from None
+            raise
+        self.left -= len(piece)
+        if self.left < 0:
+            raise BodyTooLarge(self.most)
+        return piece
 
 
 def admission(inner: Handler, tier: Tier, identity: Identity, key_of: ThrottleKey) -> Handler:
@@ -105,6 +131,9 @@ class Exchange:
         hold: Bytes of a response that are held back until it is whole, so that one that breaks off can be
             fetched again from another replica before the client has seen a byte of it. Applies where the
             request is repeatable and the response says how long it is; streams pass at once.
+
+    Raises:
+        ValueError: ``pseudonym`` is not a token, or ``hold`` is negative.
     """
 
     def __init__(
@@ -117,15 +146,22 @@ class Exchange:
         pseudonym: str = "replicated",
         hold: int = 1024 * 1024,
     ) -> None:
+        if not TOKEN.fullmatch(pseudonym):
+            raise ValueError(f"pseudonym must be a token, as Via asks, not {pseudonym!r}")
+        if isinstance(hold, bool) or not isinstance(hold, int) or hold < 0:
+            raise ValueError(f"hold must be bytes, at least 0, not {hold!r}")
         self.tier = tier
         self.upstream = upstream
         self.identity = identity or Identity()
         self.affinity = affinity
-        self.pseudonym = pseudonym.encode("latin-1")
+        self.pseudonym = pseudonym.encode("ascii")
         self.hold = hold
+        self.members = tier.replicas
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request by way of a replica; 502, 503 or 504 where none answers."""
+        if self.tier.replicas is not self.members:
+            self.let_go()
         client = self.identity.client(request.peer, request.scheme, request.headers)
         trusted = self.identity.trusts(request.peer)
         headers = forwarded_request(request, client, trusted=trusted, pseudonym=self.pseudonym)
@@ -147,17 +183,22 @@ class Exchange:
                     assert_never(decision)
             try:
                 answer = await self.attempt(decision, request, headers)
-                if (
-                    answer.status not in RETRIED
-                    or not request.replayable
-                    or not isinstance(answer.body, bytes)
-                ):
-                    return answer
             except UpstreamError as error:
                 answer = failed(error)
-                if not (request.replayable or isinstance(error, UpstreamUnreachable)):
-                    return answer
+                again = request.replayable or isinstance(error, UpstreamUnreachable)
+            else:
+                again = answer.status in RETRIED and request.replayable and isinstance(answer.body, bytes)
+            if not again:
+                return answer
             decision = self.tier.retry(decision)
+
+    def let_go(self) -> None:
+        """Close what is idle to those who have left, or moved."""
+        members = self.tier.replicas
+        for url in {gone.url for gone in self.members} - {member.url for member in members}:
+            if url:
+                self.upstream.forget(origin_of(url))
+        self.members = members
 
     def key(self, client: Client, request: Request) -> str | None:
         if self.affinity is None:
@@ -170,24 +211,43 @@ class Exchange:
         try:
             origin = origin_of(forward.replica.url)
             response = await self.upstream.send(origin, request.method, request.target, headers, request.body)
-            if self.may_hold(request, response):
-                body = await response.read_all()
-                await response.aclose()
-                self.tier.finish(forward, self.outcome(response.status, forward))
-                return Response(response.status, forwarded_response(response.headers), body)
+            most = self.holds(request, response)
+            if most is None:
+                streaming = Streaming(self, forward, response)
+                return Response(
+                    response.status,
+                    forwarded_response(response.headers, response.status),
+                    streaming,
+                    streaming.aclose,
+                )
+            body = await response.read_all(most)
         except BaseException as error:
             if response is not None:
-                await response.aclose()
+                response.close()
             self.tier.finish(forward, blame(error))
             raise
-        streaming = Streaming(self, forward, response)
-        return Response(response.status, forwarded_response(response.headers), streaming, streaming.aclose)
+        response.close()
+        self.tier.finish(forward, self.outcome(response.status, forward))
+        kept = forwarded_response(response.headers, response.status)
+        if (
+            request.method != "HEAD"
+            and response.status not in (204, 304)
+            and not find(kept, b"content-length")
+        ):
+            kept.append((b"content-length", b"%d" % len(body)))  # known by now, as it was not to the replica
+        return Response(response.status, kept, body)
 
-    def may_hold(self, request: Request, response: UpstreamResponse) -> bool:
-        if request.method == "HEAD" or response.status in (204, 304):
-            return True
+    def holds(self, request: Request, response: UpstreamResponse) -> float | None:
+        """Return how many bytes of a response are waited for; None when it passes on as it comes."""
+        if response.whole:
+            return math.inf
+        if not request.replayable:
+            return None
         length = find(response.headers, b"content-length")
-        return length is not None and request.replayable and int(length) <= self.hold
+        if length is None:
+            # A stream is not to wait, but an answer that sends us elsewhere is none.
+            return self.hold if response.status in RETRIED else None
+        return self.hold if int(length) <= self.hold else None
 
     def outcome(self, status: int, forward: Forward | None = None) -> Outcome:
         """Say what a status tells of the replica. A 4xx is the client's fault and a 501 an answer; any
@@ -235,7 +295,7 @@ class Streaming:
     async def __anext__(self) -> bytes:
         try:
             piece = await self.response.read()
-        except UpstreamError as error:
+        except Exception as error:
             self.outcome = blame(error)
             raise
         if piece:
@@ -246,5 +306,5 @@ class Streaming:
     async def aclose(self) -> None:
         forward, self.forward = self.forward, None
         if forward is not None:
+            self.response.close()
             self.exchange.tier.finish(forward, self.outcome)
-            await self.response.aclose()

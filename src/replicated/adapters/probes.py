@@ -44,7 +44,7 @@ class HttpProbe:
         self.path = path.encode()
         self.host = host
         # The deadline of the whole probe is the loop's: these only must not come before it.
-        self.upstream = Upstream(timeouts=Timeouts(connect=3600, first_byte=3600, read=3600))
+        self.upstream = Upstream(timeouts=Timeouts(connect=3600, first_byte=3600, read=3600), max_idle=0)
 
     async def __call__(self, replica: Replica) -> str | None:
         """Probe one replica."""
@@ -55,7 +55,7 @@ class HttpProbe:
             response = await self.upstream.send(origin, "GET", self.path, headers)
         except UpstreamError as error:
             return str(error)
-        await response.aclose()
+        response.close()
         return None if 200 <= response.status < 400 else f"status {response.status}"
 
 

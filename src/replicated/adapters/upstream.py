@@ -7,20 +7,23 @@ whether another one is tried, is decided above; what HTTP/1.1 says on one connec
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import ssl
 import urllib.parse
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..errors import UpstreamBroken, UpstreamUnreachable
+from ..errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from ..http.fields import find
-from ..http.message import Headers
+from ..http.message import REPEATABLE, Headers
 from .connection import Connection
+from .pool import Pool
 
 __all__ = ["Origin", "Timeouts", "Upstream", "UpstreamResponse"]
 
-REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Timeouts:
             uvicorn and Node.js close theirs, so that a request rarely meets a connection being closed.
 
     Raises:
-        ValueError: One of them is not above zero.
+        ValueError: One of them is not above zero, or not finite.
+        TypeError: One of them is not a number.
     """
 
     connect: float = 3.0
@@ -46,15 +50,16 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if not 0 < value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be seconds above zero, not {value!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a replica listens: what a URL says, checked once.
 
-    Args:
+    Attributes:
         host: Name or address.
         port: TCP port.
         tls: Whether it is https.
@@ -76,78 +81,98 @@ class Origin:
             port = parts.port
         except ValueError as error:
             raise ValueError(f"url must be http://host:port, not {url!r}: {error}") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        host = parts.hostname or ""
+        if parts.scheme not in ("http", "https") or not HOST.fullmatch(host) or port == 0:
             raise ValueError(f"url must be http://host:port, not {url!r}")
         if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError(f"url must name an origin alone, without path, query or user, not {url!r}")
         tls = parts.scheme == "https"
-        return cls(parts.hostname, (443 if tls else 80) if port is None else port, tls)
+        return cls(host, (443 if tls else 80) if port is None else port, tls)
 
 
 class UpstreamResponse:
-    """A response whose head has come. Whoever holds it calls ``aclose``, however it ended.
+    """A response whose head has come. Whoever holds it calls ``close``, however it ended.
 
     Attributes:
         status: The final status code.
         headers: Names in lower case, as the replica sent them.
     """
 
-    __slots__ = ("_closed", "_connection", "_idle", "_timeout", "_upload", "headers", "status")
+    __slots__ = ("_connection", "_pool", "_timeout", "_upload", "headers", "status")
 
     def __init__(
-        self,
-        connection: Connection,
-        idle: deque[Connection],
-        timeout: float,
-        upload: asyncio.Task[None] | None,
+        self, connection: Connection, pool: Pool, timeout: float, upload: asyncio.Task[None] | None
     ) -> None:
         self.status = connection.status
         self.headers = connection.headers
-        self._connection = connection
-        self._closed = False
-        self._idle = idle
+        self._connection: Connection | None = connection
+        self._pool = pool
         self._timeout = timeout
         self._upload = upload
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the body has come, so that reading it waits for nothing."""
+        return self._connection is not None and self._connection.complete
 
     async def read(self) -> bytes:
         """Return the next piece of the body; nothing when it is whole.
 
         Raises:
             UpstreamError: The body was cut short, or stopped coming.
+            Exception: What the request's own body raised, where it was still on its way.
         """
+        if self._connection is None:
+            raise UpstreamBroken("the response was closed before its end")
         return await self._connection.read(self._timeout)
 
-    async def read_all(self) -> bytes:
-        """Return the whole body; for one that is known to be small."""
+    async def read_all(self, most: float = math.inf) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            UpstreamError: As ``read``; or it is longer than ``most`` bytes.
+        """
         pieces = []
+        size = 0
         while piece := await self.read():
             pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise UpstreamBroken(f"the body is longer than {most} bytes")
         return b"".join(pieces)
 
-    async def aclose(self) -> None:
-        """Give the connection back if its exchange is over, else close it."""
-        if self._closed:
+    def close(self) -> None:
+        """Give the connection back if its exchange is over, else close it. Nothing here waits, so that
+        nobody can be cancelled half-way.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
             return
-        self._closed = True
-        connection, idle, upload = self._connection, self._idle, self._upload
-        if upload is not None and not upload.done():
-            upload.cancel()  # answered before the whole request was there: what is left of it is in the way
+        if self._upload is not None and not self._upload.done():
+            self._upload.cancel()  # answered before the whole request was there: what is left is in the way
+            connection.abort()
         elif connection.reusable:
-            connection.idle_since = connection.loop.time()
-            if len(idle) == idle.maxlen:
-                idle.popleft().abort()
-            idle.append(connection)
-            return
-        connection.abort()
+            self._pool.give(connection)
+        else:
+            connection.abort()
+
+    async def aclose(self) -> None:
+        """Do as ``close``."""
+        self.close()
 
 
 class Upstream:
-    """Sends requests to replicas, each over a pool of its own.
+    """Sends requests to replicas, each over a pool of its own. Belongs to one event loop.
 
     Args:
         timeouts: How long each wait may take.
         max_idle: Connections that a pool keeps for later; more are used and then closed.
         tls: For replicas at https; by default the system's trust, verified.
+        server_name: The name that certificates are for, where replicas are addressed otherwise; by default
+            the host of each one's URL.
+
+    Raises:
+        ValueError: ``max_idle`` is not an integer of at least 0.
     """
 
     def __init__(
@@ -156,11 +181,15 @@ class Upstream:
         timeouts: Timeouts | None = None,
         max_idle: int = 64,
         tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
     ) -> None:
+        if isinstance(max_idle, bool) or not isinstance(max_idle, int) or max_idle < 0:
+            raise ValueError(f"max_idle must be an integer of at least 0, not {max_idle!r}")
         self.timeouts = timeouts or Timeouts()
-        self.tls = tls
         self.max_idle = max_idle
-        self.idle: dict[Origin, deque[Connection]] = {}
+        self.tls = tls
+        self.server_name = server_name
+        self.pools: dict[Origin, Pool] = {}
 
     async def send(
         self,
@@ -176,37 +205,35 @@ class Upstream:
         happened before a byte of an answer, and repeating the request is harmless, it is sent once more
         over a fresh connection.
 
+        Args:
+            origin: Where to.
+            method: A token.
+            target: Path and query, as they go on the wire.
+            headers: Names in lower case; all of them go on the wire as they are.
+            body: As long as Content-Length says, or sent chunked where ``headers`` have none.
+
         Raises:
             UpstreamUnreachable: No connection came about; the replica saw nothing, ``body`` is untouched.
             UpstreamTimeout: The head did not come in time.
             UpstreamBroken: The connection ended, or carried what is not HTTP/1.1, before the head.
+            Exception: What ``body`` raised.
         """
-        idle = self.idle.get(origin)
-        if idle is None:
-            idle = self.idle[origin] = deque(maxlen=self.max_idle)
-        connection = self.pooled(idle)
-        if connection is not None:
-            try:
-                return await self.exchange(connection, idle, method, target, headers, body)
-            except UpstreamBroken:
-                if connection.received or body is not None or method not in REPEATABLE:
-                    raise
-        connection = await self.connect(origin)
-        return await self.exchange(connection, idle, method, target, headers, body)
-
-    def pooled(self, idle: deque[Connection]) -> Connection | None:
-        """Take the connection that was used last: its other end is the least likely to close it now."""
-        while idle:
-            connection = idle.pop()
-            if connection.closed:
-                continue
-            if connection.loop.time() - connection.idle_since <= self.timeouts.idle:
-                return connection
-            # All that are left were used even earlier.
-            for stale in (connection, *idle):
-                stale.abort()
-            idle.clear()
-        return None
+        pool = self.pools.get(origin)
+        if pool is None:
+            pool = self.pools[origin] = Pool(self.max_idle, self.timeouts.idle)
+        connection = pool.take()
+        try:
+            if connection is not None:
+                try:
+                    return await self.exchange(connection, pool, method, target, headers, body)
+                except UpstreamBroken:
+                    if connection.unread or body is not None or method not in REPEATABLE:
+                        raise
+            connection = await self.connect(origin)
+            return await self.exchange(connection, pool, method, target, headers, body)
+        except (UpstreamUnreachable, UpstreamTimeout):
+            pool.clear()  # the next request is not to find out the same at the cost of another deadline
+            raise
 
     async def connect(self, origin: Origin) -> Connection:
         """Open a connection."""
@@ -223,20 +250,20 @@ class Upstream:
                     origin.host,
                     origin.port,
                     ssl=tls,
-                    server_hostname=origin.host if tls else None,
+                    server_hostname=(self.server_name or origin.host) if tls else None,
                 )
         except TimeoutError:
             raise UpstreamUnreachable(
                 f"no connection to {origin.host}:{origin.port} within {self.timeouts.connect:g} s"
             ) from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a name that DNS cannot have
             raise UpstreamUnreachable(f"no connection to {origin.host}:{origin.port}: {error}") from None
         return connection
 
     async def exchange(
         self,
         connection: Connection,
-        idle: deque[Connection],
+        pool: Pool,
         method: str,
         target: bytes,
         headers: Headers,
@@ -248,27 +275,22 @@ class Upstream:
             connection.send(method, target, headers, self.timeouts.first_byte)
             if body is not None:
                 chunked = find(headers, b"content-length") is None
-                upload = asyncio.ensure_future(self.upload(connection, body, chunked=chunked))
+                upload = asyncio.ensure_future(connection.upload(body, chunked=chunked))
             await connection.head()
         except BaseException:
             connection.abort()
             if upload is not None:
                 upload.cancel()
-                [failure] = await asyncio.gather(upload, return_exceptions=True)
-                if isinstance(failure, Exception):
-                    raise failure from None  # the sender broke off, not the replica
             raise
-        return UpstreamResponse(connection, idle, self.timeouts.read, upload)
+        return UpstreamResponse(connection, pool, self.timeouts.read, upload)
 
-    async def upload(self, connection: Connection, body: AsyncIterator[bytes], *, chunked: bool) -> None:
-        try:
-            await connection.upload(body, chunked=chunked)
-        except BaseException:
-            connection.abort(UpstreamBroken("the request's own body broke off"))
-            raise
+    def forget(self, origin: Origin) -> None:
+        """Close what is idle to an origin that has left; what is in use ends with its response."""
+        pool = self.pools.pop(origin, None)
+        if pool is not None:
+            pool.close()
 
     async def aclose(self) -> None:
         """Close every idle connection; those in use end with their responses."""
-        for idle in self.idle.values():
-            while idle:
-                idle.pop().abort()
+        for origin in list(self.pools):
+            self.forget(origin)

@@ -54,9 +54,10 @@ def entity_tag_matches(if_none_match: bytes, etag: bytes) -> bool:
 def retry_after(seconds: float) -> bytes:
     """Return ``seconds`` as a Retry-After value: whole seconds, rounded up, never 0.
 
-    Rounding down would invite the client into a second refusal, and 0 into a tight loop.
+    Rounding down would invite the client into a second refusal, and 0 into a tight loop. Longer than what
+    RFC 9111 (1.2.2) asks a reader of seconds to understand is said as that.
     """
-    return str(max(1, math.ceil(seconds))).encode()
+    return b"%d" % math.ceil(min(max(1.0, seconds), 2.0**31))
 
 
 def problem(status: int, detail: str, extra: Headers | None = None) -> Response:

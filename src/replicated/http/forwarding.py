@@ -6,6 +6,8 @@ the fields that say who asked are written new, from what was believed and not fr
 
 from __future__ import annotations
 
+import functools
+
 from .fields import find, find_all, token_list
 from .identity import Client
 from .message import Headers, Request
@@ -16,10 +18,10 @@ HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection")
     + (b"te", b"trailer", b"transfer-encoding", b"upgrade")
 )
-# Written anew on every hop, together with `expect`: the front has answered 100-continue itself.
+# Written anew on every hop, as all of X-Forwarded-* is, together with `expect`: the front has answered
+# 100-continue itself.
 REWRITTEN = frozenset(
-    (b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
-    + (b"x-forwarded-port", b"x-forwarded-server", b"x-original-url", b"x-rewrite-url", b"via", b"host")
+    (b"expect", b"forwarded", b"host", b"via", b"x-original-url", b"x-real-ip", b"x-rewrite-url")
 )
 MOST_VIA = 16
 """Hops after which a request is taken for a loop even where each hop has a name of its own."""
@@ -28,7 +30,17 @@ MOST_VIA = 16
 def is_loop(headers: Headers, pseudonym: bytes) -> bool:
     """Return whether the request has passed this very tier before, or too many others."""
     hops = token_list(headers, b"via")
-    return len(hops) > MOST_VIA or any(hop.split(b" ")[1:2] == [pseudonym.lower()] for hop in hops)
+    return len(hops) > MOST_VIA or any(hop.split()[1:2] == [pseudonym.lower()] for hop in hops)
+
+
+@functools.lru_cache(1024)
+def travels(name: bytes) -> bool:
+    """Return whether a request's field goes on as it came; remembered, since names repeat.
+
+    To CGI, WSGI and PHP ``X_Forwarded_For`` is X-Forwarded-For: what is ours is so in either spelling.
+    """
+    name = name.replace(b"_", b"-")
+    return name not in HOP_BY_HOP and name not in REWRITTEN and not name.startswith(b"x-forwarded-")
 
 
 def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudonym: bytes) -> Headers:
@@ -42,25 +54,30 @@ def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudo
         pseudonym: What this tier calls itself in Via.
     """
     headers = request.headers
-    dropped = {*HOP_BY_HOP, *REWRITTEN, *token_list(headers, b"connection")}
+    nominated = token_list(headers, b"connection")
     host = find(headers, b"host") or b""
     forwarded = [(b"host", host)]
-    forwarded += [line for line in headers if line[0] not in dropped]
+    forwarded += [line for line in headers if travels(line[0]) and line[0] not in nominated]
     chain = find_all(headers, b"x-forwarded-for") if trusted else []
-    peer = (request.peer or client.address).encode("latin-1")
+    peer = (request.peer or client.address or "unknown").encode("latin-1")
     forwarded += [
         (b"x-forwarded-for", b", ".join([*chain, peer])),
         (b"x-forwarded-proto", client.scheme.encode()),
         (b"x-forwarded-host", host if client.host is None else client.host),
         (b"via", b", ".join([*find_all(headers, b"via"), b"1.1 " + pseudonym])),
     ]
-    if request.body is not None and find(headers, b"content-length") is None:
+    if request.body is not None and find(forwarded, b"content-length") is None:
         forwarded.append((b"transfer-encoding", b"chunked"))
     return forwarded
 
 
-def forwarded_response(headers: Headers) -> Headers:
-    """Return the header of a response as it goes on to the client: the same, less what ends with the hop."""
+def forwarded_response(headers: Headers, status: int = 200) -> Headers:
+    """Return the header of a response as it goes on to the client: the same, less what ends with the hop.
+
+    A 204 may have no Content-Length and a 304 need not (RFC 9110, 8.6); servers count a body by it.
+    """
     nominated = token_list(headers, b"connection")
     dropped = HOP_BY_HOP.union(nominated) if nominated else HOP_BY_HOP
+    if status in (204, 304):
+        dropped |= {b"content-length"}
     return [line for line in headers if line[0] not in dropped]

@@ -7,7 +7,6 @@ one of them is being lied to: the answer is 400 and the connection ends (RFC 911
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 
 from .fields import token_list
@@ -16,12 +15,15 @@ from .message import Headers
 __all__ = ["Limits", "Violation", "check_request"]
 
 DIGITS = re.compile(rb"[0-9]{1,18}")
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+NOT_IN_TOKEN = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
+# HTTP/2 can carry in a value, a method or a path what on an HTTP/1.1 wire would begin another line.
+NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+NOT_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # What follows `Connection:` is removed on the way; naming one of these would disarm those who rely on it.
 NEVER_NOMINATED = frozenset(
     (b"authorization", b"cache-control", b"content-length", b"content-type", b"cookie", b"forwarded", b"host")
-    + (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
+    + (b"transfer-encoding", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
 )
 SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization")
 
@@ -69,24 +71,35 @@ def check_request(method: str, target: bytes, headers: Headers, limits: Limits) 
     """Return why a request may not pass, or None. O(size of the head)."""
     if method in ("CONNECT", "TRACE"):
         return Violation(405, f"{method} is not forwarded")
+    if not method.isascii() or not method or NOT_IN_TOKEN.search(method.encode()):
+        return Violation(400, "the method has a character that it may not have")
     if len(target) > limits.target:
         return Violation(414, f"the request target is longer than {limits.target} bytes")
     if not target.startswith(b"/") and not (method == "OPTIONS" and target == b"*"):
         return Violation(400, "the request target must be a path")
+    if NOT_IN_TARGET.search(target):
+        return Violation(400, "the request target has a character that it may not have")
     if len(headers) > limits.header_count:
         return Violation(431, f"there are more than {limits.header_count} header lines")
-    if sum(len(name) + len(value) + 4 for name, value in headers) > limits.header_bytes:
+    names = [name for name, _ in headers]
+    all_names = b"".join(names)
+    all_values = b"".join([value for _, value in headers])
+    if len(all_names) + len(all_values) + 4 * len(headers) > limits.header_bytes:
         return Violation(431, f"the header is longer than {limits.header_bytes} bytes")
-    return framing_violation(headers, limits) or nomination_violation(headers)
+    if b"" in names or NOT_IN_TOKEN.search(all_names):
+        return Violation(400, "a header name has a character that it may not have")
+    if NOT_IN_VALUE.search(all_values):
+        return Violation(400, "a header value has a character that it may not have")
+    fields = dict(headers)
+    if len(fields) < len(names):
+        for name in SINGLE:
+            if names.count(name) > 1:
+                return Violation(400, f"there is more than one {name.decode()} line")
+    return framing_violation(fields, limits) or nomination_violation(headers)
 
 
-def framing_violation(headers: Headers, limits: Limits) -> Violation | None:
+def framing_violation(fields: dict[bytes, bytes], limits: Limits) -> Violation | None:
     """Return what leaves doubt about where the request ends or whom it is for."""
-    by_name = Counter(name for name, _ in headers)
-    for name in SINGLE:
-        if by_name[name] > 1:
-            return Violation(400, f"there is more than one {name.decode()} line")
-    fields = {name: value for name, value in headers if name in SINGLE}
     host = fields.get(b"host")
     if host is None or not HOST.fullmatch(host):
         return Violation(400, "there is no host, or it is not one")
@@ -101,8 +114,6 @@ def framing_violation(headers: Headers, limits: Limits) -> Violation | None:
             return Violation(400, "content-length is not a number")
         if int(length) > limits.body:
             return Violation(413, f"the body is longer than {limits.body} bytes")
-    if not all(TOKEN.fullmatch(name) for name in by_name):
-        return Violation(400, "a header name has a character that it may not have")
     return None
 
 

@@ -48,14 +48,17 @@ class Identity:
 
     Raises:
         ValueError: A network cannot be parsed.
+        TypeError: ``trusted`` is one str, or holds something else than networks.
     """
 
     def __init__(self, trusted: Iterable[str | Network] = ()) -> None:
         self.trusted = trusted_networks(trusted)
+        # Remembered, since peers repeat.
+        self._trusts = functools.lru_cache(4096)(functools.partial(in_networks, networks=self.trusted))
 
     def client(self, peer: str, scheme: str, headers: Headers) -> Client:
         """Return the client behind a request that ``peer`` sent. O(hops), at most 32 of them."""
-        if not self.trusted or not self.trusts(peer):
+        if not self.trusts(peer):
             return Client(peer, scheme)
         proto = find(headers, b"x-forwarded-proto")
         host = find(headers, b"x-forwarded-host")
@@ -84,7 +87,7 @@ class Identity:
 
     def trusts(self, address: str) -> bool:
         """Return whether ``address`` lies in a trusted network."""
-        return in_networks(address, self.trusted)
+        return bool(self.trusted) and self._trusts(address)
 
 
 def trusted_networks(networks: Iterable[str | Network]) -> tuple[Network, ...]:
@@ -92,16 +95,22 @@ def trusted_networks(networks: Iterable[str | Network]) -> tuple[Network, ...]:
 
     Raises:
         ValueError: One of them cannot be parsed.
+        TypeError: ``networks`` is one str, or one of them is neither text nor a network.
     """
+    if isinstance(networks, str | bytes):
+        raise TypeError(f"trusted must hold networks, one by one, not be {networks!r}")
+    networks = tuple(networks)
+    for network in networks:
+        if not isinstance(network, str | ipaddress.IPv4Network | ipaddress.IPv6Network):
+            raise TypeError(f"trusted must hold networks such as '10.0.0.0/8', not {network!r}")
     try:
         return tuple(ipaddress.ip_network(network) for network in networks)
     except ValueError as error:
         raise ValueError(f"trusted must hold networks such as 10.0.0.0/8: {error}") from None
 
 
-@functools.lru_cache(4096)
 def in_networks(address: str, networks: tuple[Network, ...]) -> bool:
-    """Return whether an address as text lies in one of ``networks``; remembered, since peers repeat."""
+    """Return whether an address as text lies in one of ``networks``."""
     parsed = parse_address(address)
     return parsed is not None and any(
         parsed.version == network.version and parsed in network for network in networks

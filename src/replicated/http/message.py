@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["Body", "Handler", "Headers", "Request", "Response"]
+__all__ = ["REPEATABLE", "Body", "Handler", "Headers", "Request", "Response"]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
+"""Methods that mean the same when they are carried out twice (RFC 9110, 9.2.2)."""
 Body: TypeAlias = bytes | AsyncIterator[bytes]
 
 
@@ -51,7 +53,7 @@ class Request:
     @property
     def replayable(self) -> bool:
         """Whether sending it a second time means the same: idempotent (RFC 9110, 9.2.2), and no body."""
-        return self.body is None and self.method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+        return self.body is None and self.method in REPEATABLE
 
 
 @dataclass(slots=True)
