@@ -1,36 +1,70 @@
 """The HTTP cache at work: a handler around a handler, which asks at most once for what many want.
 
-Carries out what ``replicated.http.caching`` decides, over a ``Cache`` bounded in bytes. It holds no more of
-a body than it may store, and while one request fetches a page the others for it wait; where that answer
-turns out not to be storable, the key is remembered for a while and nobody waits for it again.
+Carries out what ``replicated.http.caching`` decides, over a ``Cache`` bounded in bytes. While one request
+fetches a page, the others for it wait; where that answer turns out not to be storable, the key is remembered
+for a while and nobody waits for it again. It is bound to one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Hashable
 from dataclasses import replace
-from email.utils import formatdate
+from typing import assert_never
 
 from ..cache import Cache
 from ..clock import Clock, monotonic
-from ..http.caching import Fetch, HttpCacheRules, Keep, Pass, Serve, Stored
-from ..http.fields import find, problem, token_list
+from ..http.caching import RESCUED, Confirmed, Fetch, HttpCacheRules, Keep, Mismatch, Pass, Serve
+from ..http.fields import find, problem
+from ..http.freshness import format_date
 from ..http.identity import Identity
-from ..http.message import Handler, Request, Response
+from ..http.message import Handler, Headers, Request, Response
+from ..http.stored import Stored
+from .recording import Allowance, Recording
 
 __all__ = ["HttpCache", "http_date"]
 
 PATIENCE = 5.0
 """Seconds that a request waits for another's fetch of the same page, as nginx's proxy_cache_lock_timeout."""
+MOST_WAITS = 3
+"""Fetches of others that one request waits for: where they fail, it must not fail behind each in turn."""
 HIT_FOR_MISS = 10.0
 """Seconds that an answer which could not be stored keeps others from waiting for the next one."""
+REST = 1.0
+"""Seconds after a failed refresh in which nobody tries the next one."""
+REMEMBERED = 120.0
+"""Seconds that an invalidation outlives: a fetch that began before it must not store what it brings after."""
+MOST_KEYS = 10_000
+GATEWAY = frozenset((502, 503, 504))
+"""Answers that speak of the replicas and not of the request: those who wait for the same page get them too.
+Another error may be the fault of this very request, which must not be able to break the page for others."""
 
 
 def http_date() -> bytes:
     """Return the time of day as HTTP writes it."""
-    return formatdate(time.time(), usegmt=True).encode()
+    return format_date(int(time.time()))
+
+
+class Flight:
+    """One fetch under way, and who waits for it."""
+
+    __slots__ = ("failed", "landed", "shared", "waiting")
+
+    def __init__(self) -> None:
+        self.landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed = False
+        self.shared: tuple[int, Headers] | None = None  # what those who wait are told of the failure
+        self.waiting = 0
+
+    async def wait(self, timeout: float) -> None:
+        """Return when it is over, or after ``timeout`` seconds."""
+        self.waiting += 1
+        try:
+            await asyncio.wait([self.landed], timeout=timeout)
+        finally:
+            self.waiting -= 1
 
 
 class HttpCache:
@@ -38,15 +72,17 @@ class HttpCache:
 
     Args:
         inner: Answers what the cache cannot.
-        size: Bytes that stored responses may take together.
+        size: Bytes that stored responses may take together. Bodies on their way may take as much again.
         rules: What may be stored and served.
         identity: Whose X-Forwarded-Proto and -Host are believed; they are part of the key.
         largest: Bytes of a body beyond which it is passed on and not stored; an eighth of ``size`` by
             default, so that one download does not turn out everything else.
+        patience: Seconds that a request waits for another's fetch of the same page.
         clock: Seconds, monotonic.
+        wall: The time of day in Unix seconds, for the dates in headers.
 
     Raises:
-        ValueError: ``size`` or ``largest`` is not above zero.
+        ValueError: ``size``, ``largest`` or ``patience`` is not above zero.
     """
 
     def __init__(
@@ -57,146 +93,269 @@ class HttpCache:
         rules: HttpCacheRules | None = None,
         identity: Identity | None = None,
         largest: int | None = None,
+        patience: float = PATIENCE,
         clock: Clock = monotonic,
+        wall: Clock = time.time,
     ) -> None:
-        if size < 1:
+        if isinstance(size, bool) or not 0 < size < float("inf"):
             raise ValueError(f"size must be bytes above zero, not {size!r}")
-        if largest is not None and largest < 1:
+        if largest is not None and (isinstance(largest, bool) or not 0 < largest < float("inf")):
             raise ValueError(f"largest must be bytes above zero, not {largest!r}")
+        if isinstance(patience, bool) or not 0 < patience < float("inf"):
+            raise ValueError(f"patience must be seconds above zero, not {patience!r}")
         self.inner = inner
         self.rules = rules or HttpCacheRules()
         self.identity = identity or Identity()
         self.largest = max(1, size // 8) if largest is None else largest
+        self.patience = patience
+        self.clock = clock
+        self.wall = wall
         self.store: Cache[str, tuple[Stored, ...]] = Cache(size, getsizeof=weight, clock=clock)
-        self.unstorable: Cache[str, bool] = Cache(10_000, ttl=HIT_FOR_MISS, clock=clock)
-        self.fetching: dict[str, asyncio.Future[None]] = {}
+        self.unstorable: Cache[str, bool] = Cache(MOST_KEYS, ttl=HIT_FOR_MISS, clock=clock)
+        self.resting: Cache[str, bool] = Cache(MOST_KEYS, ttl=REST, clock=clock)
+        self.turns = itertools.count()  # orders fetches and changes, which a clock may show as simultaneous
+        self.changed: Cache[Hashable, int] = Cache(MOST_KEYS, ttl=REMEMBERED, clock=clock)
+        self.flights: dict[str, Flight] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.allowance = Allowance(size)
 
     async def __call__(self, request: Request) -> Response:
         """Answer from the store, or through ``inner``."""
         client = self.identity.client(request.peer, request.scheme, request.headers)
         host = client.host if client.host is not None else find(request.headers, b"host") or b""
-        waited = False
-        while True:
-            variants = self.store.get(self.rules.key(request, client.scheme, host), ())
-            decision = self.rules.lookup(request, client.scheme, host, variants)
+        if request.method not in ("GET", "HEAD") or request.body is not None:
+            return await self.through(request, client.scheme, host)
+        key = self.rules.key(request.target, client.scheme, host)
+        decision = self.rules.lookup(request, self.store.get(key, ()), self.clock())
+        if isinstance(decision, Serve):
+            if decision.refresh is not None:
+                self.refresh(request, key, decision.refresh)
+            return decision.response
+        return await self.miss(request, key, decision)
+
+    def purge(self, tag: bytes) -> int:
+        """Forget every response that carries ``tag`` in Surrogate-Key or Cache-Tag; return how many keys."""
+        self.changed.set(tag, next(self.turns))
+        return self.store.purge(tag)
+
+    def forget(self, key: str) -> None:
+        """Forget what is stored under a key, and what is being fetched for it."""
+        self.changed.set(key, next(self.turns))
+        self.store.pop(key, None)
+        self.flights.pop(key, None)
+
+    async def aclose(self) -> None:
+        """End the refreshes that are under way."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    # -- requests that are passed through ---------------------------------------------------------------
+
+    async def through(self, request: Request, scheme: str, host: bytes) -> Response:
+        """Pass on what a cache has no answer to, and forget what it changed."""
+        try:
+            response = await self.inner(request)
+        except BaseException:
+            # Nobody knows how far it came.
+            for key in self.rules.invalidated(request, Response(200), scheme, host):
+                self.forget(key)
+            raise
+        for key in self.rules.invalidated(request, response, scheme, host):
+            self.forget(key)
+        return self.rules.marked(response, b"fwd=bypass" if request.method == "GET" else b"fwd=method")
+
+    # -- requests that ask for what is not there --------------------------------------------------------
+
+    async def miss(self, request: Request, key: str, fetch: Fetch) -> Response:
+        """Fetch, or wait for whoever does."""
+        if key in self.resting:  # a fetch has just failed
+            rescued = self.rescue(request, key, fetch.why)
+            if rescued is not None:
+                return rescued
+        until = self.clock() + self.patience
+        for _ in range(MOST_WAITS):
+            if not fetch.shareable or key in self.unstorable:
+                break
+            flight = self.flights.get(key)
+            if flight is None:
+                flight = self.flights[key] = Flight()
+                return await self.fetch(request, key, fetch, flight)
+            left = until - self.clock()
+            if left <= 0:
+                break
+            await flight.wait(left)
+            decision = self.rules.lookup(request, self.store.get(key, ()), self.clock())
             if isinstance(decision, Serve):
                 return decision.response
-            if b"only-if-cached" in token_list(request.headers, b"cache-control"):
-                return self.rules.marked(problem(504, "it is not in the cache"), b"fwd=miss")
-            under_way = self.fetching.get(decision.key)
-            if not decision.shareable or decision.key in self.unstorable:
-                return await self.fetch(request, decision, None)
-            if under_way is None:
-                turn = asyncio.get_running_loop().create_future()
-                self.fetching[decision.key] = turn
-                return await self.fetch(request, decision, turn)
-            if waited:
-                return await self.fetch(request, decision, None)
-            # One wait a request: where the fetch fails, its waiters must not repeat it one after another.
-            await asyncio.wait([under_way], timeout=PATIENCE)
-            waited = True
+            if flight.failed:
+                how = fetch.why + b"; collapsed"
+                rescued = self.rescue(request, key, how)
+                if rescued is not None:
+                    return rescued
+                if flight.shared is not None:
+                    status, extra = flight.shared
+                    return self.rules.marked(problem(status, "the page could not be fetched", extra), how)
+            fetch = decision
+        return await self.fetch(request, key, fetch, None)
 
-    async def fetch(self, request: Request, fetch: Fetch, turn: asyncio.Future[None] | None) -> Response:
-        """Ask ``inner``, and keep the answer if the rules allow."""
-        date = http_date()
-        sent = request if fetch.headers is request.headers else replace(request, headers=fetch.headers)
+    def refresh(self, request: Request, key: str, fetch: Fetch) -> None:
+        """Fetch beside the request, unless somebody does or has just failed to."""
+        if key in self.flights or key in self.resting:
+            return
+        flight = self.flights[key] = Flight()
+        task = asyncio.ensure_future(self.renew(replace(request, method="GET"), key, fetch, flight))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def renew(self, request: Request, key: str, fetch: Fetch, flight: Flight) -> None:
+        self.resting.set(key, True)
+        try:
+            response = await self.fetch(request, key, fetch, flight)
+            try:
+                if not isinstance(response.body, bytes):
+                    async for _ in response.body:
+                        pass
+            finally:
+                await response.close()
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"{key} could not be refreshed", "exception": error}
+            )
+        finally:
+            self.land(key, flight)
+
+    async def fetch(self, request: Request, key: str, fetch: Fetch, flight: Flight | None) -> Response:
+        """Ask ``inner``, and keep the answer if the rules allow. With a flight, others wait for it."""
+        began, asked = next(self.turns), self.clock()
+        # Who fetches alone, for want of somebody to share with, may as well ask on its own conditions.
+        headers = fetch.headers if fetch.stored is not None or flight is not None else request.headers
+        sent = request if headers is request.headers else replace(request, headers=headers)
+        landing = flight
         try:
             response = await self.inner(sent)
-            decision = self.rules.received(request, fetch, response, date)
-        except BaseException:
-            self.over(fetch.key, turn)
-            raise
-        match decision:
-            case Serve():
-                await response.close()
-                if decision.freshened is not None:
-                    self.keep(fetch.key, decision.freshened)
-                self.over(fetch.key, turn)
-                return decision.response
-            case Pass():
-                if decision.invalidates:
-                    self.store.pop(fetch.key, None)
-                elif turn is not None and response.status < 500:
-                    self.unstorable.set(fetch.key, True)
-                self.over(fetch.key, turn)
-                return self.rules.marked(response, b"fwd=miss" if fetch.shareable else b"fwd=bypass")
-            case Keep():
-                return self.kept(request, response, decision.entry, fetch.key, turn)
+        except BaseException as error:
+            rescued = None
+            if isinstance(error, Exception):
+                rescued = self.failed(request, key, fetch, flight, None)
+            self.land(key, flight)
+            if rescued is None:
+                raise
+            return rescued
+        closing: Response | None = response
+        try:
+            if response.status in RESCUED:
+                rescued = self.failed(request, key, fetch, flight, response)
+                if rescued is not None:
+                    return rescued
+            now = self.clock()
+            decision = self.rules.received(
+                request, fetch, response, now=now, unix=self.wall(), delay=now - asked
+            )
+            match decision:
+                case Keep():
+                    answer = self.recorded(request, key, fetch, response, decision.stored, began, flight)
+                    if isinstance(answer.body, Recording):
+                        landing = None  # it lands with the last byte
+                    closing = None
+                    return answer
+                case Confirmed():
+                    if decision.stored is not None:
+                        self.keep(key, decision.stored, began)
+                    return decision.response
+                case Mismatch():
+                    self.store.pop(key, None)
+                case Pass():
+                    if flight is not None and response.status < 500:
+                        self.unstorable.set(key, True)
+                    closing = None
+                    return self.rules.marked(response, fetch.why)
+                case _:
+                    assert_never(decision)
+        finally:
+            self.land(key, landing)
+            if closing is not None:
+                await closing.close()
+        again = self.rules.lookup(request, (), now)
+        assert isinstance(again, Fetch)
+        return await self.fetch(request, key, again, None)
 
-    def kept(
-        self, request: Request, response: Response, entry: Stored, key: str, turn: asyncio.Future[None] | None
+    def failed(
+        self, request: Request, key: str, fetch: Fetch, flight: Flight | None, response: Response | None
+    ) -> Response | None:
+        """Take note of a failure; return a stale answer in place of it, where there may be one."""
+        how = fetch.why
+        self.resting.set(key, True)
+        if response is not None:
+            how += b"; fwd-status=%d" % response.status
+        if flight is not None:
+            flight.failed = True
+            if response is not None and response.status in GATEWAY:
+                retry = find(response.headers, b"retry-after")
+                extra = [] if retry is None else [(b"retry-after", retry)]
+                flight.shared = (response.status, extra)
+        return self.rescue(request, key, how)
+
+    def rescue(self, request: Request, key: str, how: bytes) -> Response | None:
+        return self.rules.rescue(request, self.store.get(key, ()), self.clock(), how)
+
+    def recorded(
+        self,
+        request: Request,
+        key: str,
+        fetch: Fetch,
+        response: Response,
+        stored: Stored,
+        began: float,
+        flight: Flight | None,
     ) -> Response:
         """Pass a storable response on, and store it once it is whole."""
         length = find(response.headers, b"content-length")
-        # An announced length that is too long already says now that nothing will be stored.
-        if length is not None and request.method != "HEAD" and int(length) > self.largest:
-            self.over(key, turn)
-            return self.rules.marked(response, b"fwd=miss; detail=too-large")
+        if length is not None and length.isdigit() and int(length) > self.largest:
+            return self.rules.marked(response, fetch.why + b"; detail=too-large")
         if isinstance(response.body, bytes):
-            stored = replace(entry, body=response.body)
-            self.keep(key, stored)
-            self.over(key, turn)
-            answer = self.rules.served(request, stored, 0, b"fwd=miss; stored")
-            return replace(answer, close=response.close)
-        recording = Recording(self, response, entry, key, turn)
-        self.rules.marked(response, b"fwd=miss; stored")
-        return replace(response, body=recording, close=recording.aclose)
+            done = stored.with_body(response.body)
+            if done is None:
+                return self.rules.marked(response, fetch.why)
+            self.keep(key, done, began)
+            answer = done.answer(request, [line for line in response.headers if line[0] == b"age"][:1])
+            return self.rules.marked(replace(answer, close=response.close), fetch.why + b"; stored")
 
-    def keep(self, key: str, entry: Stored) -> None:
-        if entry.size <= self.store.maxsize:
-            self.store.set(key, self.rules.merge(self.store.get(key, ()), entry))
+        def whole(body: bytes) -> None:
+            done = stored.with_body(body)
+            if done is not None:
+                self.keep(key, done, began)
 
-    def over(self, key: str, turn: asyncio.Future[None] | None) -> None:
+        recording = Recording(
+            response,
+            largest=self.largest,
+            allowance=self.allowance,
+            whole=whole,
+            over=lambda: self.land(key, flight),
+            wanted=lambda: flight is not None and flight.waiting > 0,
+        )
+        answer = replace(response, body=recording, close=recording.aclose)
+        return self.rules.marked(answer, fetch.why + b"; stored")
+
+    def keep(self, key: str, stored: Stored, began: float) -> None:
+        """Store a response, unless something has made it untrue since its fetch began."""
+        if any(self.changed.get(name, 0) > began for name in (key, *stored.tags)):
+            return
+        variants = self.rules.merge(self.store.get(key, ()), stored)
+        until = max(self.rules.useful_until(variant) for variant in variants)
+        all_tags = [tag for variant in variants for tag in variant.tags]
+        if self.store.set(key, variants, ttl=max(0.0, until - self.clock()), tags=all_tags):
+            self.unstorable.pop(key, None)
+            self.resting.pop(key, None)
+
+    def land(self, key: str, flight: Flight | None) -> None:
         """Let those who wait look again."""
-        if turn is not None:
-            if self.fetching.get(key) is turn:
-                del self.fetching[key]
-            if not turn.done():
-                turn.set_result(None)
+        if flight is not None:
+            if self.flights.get(key) is flight:
+                del self.flights[key]
+            if not flight.landed.done():
+                flight.landed.set_result(None)
 
 
 def weight(variants: tuple[Stored, ...]) -> int:
     return sum(stored.size for stored in variants)
-
-
-class Recording:
-    """A body on its way to a client, of which a copy is stored when it ends as it should."""
-
-    __slots__ = ("cache", "entry", "iterator", "key", "pieces", "response", "size", "turn", "whole")
-
-    def __init__(
-        self, cache: HttpCache, response: Response, entry: Stored, key: str, turn: asyncio.Future[None] | None
-    ) -> None:
-        assert not isinstance(response.body, bytes)
-        self.cache = cache
-        self.response = response
-        self.iterator: AsyncIterator[bytes] = response.body
-        self.entry = entry
-        self.key = key
-        self.turn = turn
-        self.pieces: list[bytes] | None = []
-        self.size = 0
-        self.whole = False
-
-    def __aiter__(self) -> Recording:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            piece = await self.iterator.__anext__()
-        except StopAsyncIteration:
-            if self.pieces is not None:
-                self.cache.keep(self.key, replace(self.entry, body=b"".join(self.pieces)))
-            self.cache.over(self.key, self.turn)
-            raise
-        if self.pieces is not None:
-            self.pieces.append(piece)
-            self.size += len(piece)
-            if self.size > self.cache.largest:
-                self.pieces = None  # too large after all: what is left passes through
-                self.cache.over(self.key, self.turn)
-        return piece
-
-    async def aclose(self) -> None:
-        self.cache.over(self.key, self.turn)
-        await self.response.close()

@@ -1,281 +1,326 @@
 """What a shared HTTP cache may answer by itself, what it must ask, and what it may keep (RFC 9111).
 
-Values in, decisions out: no socket, no loop, no storage. hishel's state machine is the core of the
-decision; what it leaves to its caller is here: the key, variants by Vary, conditional requests of the
-client's own, and the two rules that a *shared* tier needs beyond the RFC: a response that sets a cookie is
-never stored, and an assumed lifetime never touches a request that carries credentials.
+Values in, decisions out: no socket, no loop, no storage, no clock. Every instant is handed in, of two kinds:
+``now``, of a clock that runs evenly, for ages, and ``unix``, the time of day, for the dates in fields.
+
+Stricter than the RFC on three points, each because one user's response must never reach another: a response
+with Set-Cookie is not stored; a request with a Cookie that is not part of the key counts as one with
+Authorization; and a lifetime that the response does not state itself never touches such a request. Looser on
+none. Requests' max-stale is ignored, as the RFC allows.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 
-import hishel
-
-from .fields import entity_tag_matches, find, find_all, token_list
+from .demands import Demands
+from .fields import find, problem, token_list
+from .forwarding import forwarded_response
+from .freshness import Policy, directives, format_date, initial_age
 from .message import Headers, Request, Response
+from .stored import Stored, matches, selecting
 
-__all__ = ["Fetch", "HttpCacheRules", "Keep", "Pass", "Serve", "Stored"]
+__all__ = ["RESCUED", "Confirmed", "Fetch", "HttpCacheRules", "Keep", "Mismatch", "Pass", "Serve"]
 
 MOST_VARIANTS = 16
 """Variants kept under one key; a header that differs with every client must not fill the cache."""
-CONDITIONAL = (b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range")
-ASSUMABLE = frozenset((200, 203, 300, 301, 308, 404, 410))
+SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"if-range"))
+PRECONDITIONS = frozenset((b"if-match", b"if-unmodified-since"))
+CREDENTIALS = frozenset((b"authorization", b"cookie"))
+DEMANDS = frozenset((b"cache-control", b"pragma"))
+SPECIAL = CONDITIONS | PRECONDITIONS | CREDENTIALS | DEMANDS | {b"range"}
+"""The request's fields that have a say; most requests have none of them, which is the fast path."""
 NOT_FRESHENED = frozenset(
-    (b"connection", b"content-encoding", b"content-length", b"content-range", b"content-type")
-    + (b"keep-alive", b"transfer-encoding", b"vary")
+    (b"age", b"connection", b"content-encoding", b"content-length", b"content-range", b"content-type")
+    + (b"etag", b"keep-alive", b"set-cookie", b"transfer-encoding", b"vary")
 )
-"""What a 304 does not change of a stored response (RFC 9111, 3.2): it describes the body that is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A response that is kept, with what the rules need to judge it later.
-
-    Attributes:
-        headers: As they are served again.
-        body: Whole.
-        vary: The request's fields that Vary names, with their values.
-        entry: The same, as the rules see it; its lifetime may be an assumed one.
-    """
-
-    headers: Headers
-    body: bytes
-    vary: tuple[tuple[bytes, bytes], ...]
-    entry: hishel.Entry
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-        return self.entry.response.status_code
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes, headers counted, Python's own overhead estimated."""
-        return len(self.body) + 2 * sum(len(n) + len(v) + 100 for n, v in self.headers) + 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Answer from the cache; ``freshened`` is to be stored in place of what it was, where it is given."""
-
-    response: Response
-    freshened: Stored | None = None
+"""What a 304 does not change of what is stored (RFC 9111, 3.2): it describes the body that is kept."""
+NOT_STORED = frozenset((b"age", b"proxy-authentication-info"))
+RESCUED = frozenset((500, 502, 503, 504))
+"""Answers that stale-if-error speaks of (RFC 5861, 4)."""
+VALIDATABLE = 600.0
+"""Seconds that a stale response is kept to be validated; nginx's `inactive` is as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask the replicas, with ``headers`` in place of the request's own.
+    """Ask the replicas.
 
     Attributes:
-        headers: To send; conditional where something stored can be validated.
+        headers: To send in place of the request's own.
         stored: What is validated by that, or None.
-        state: Where the rules go on when the response's head is there.
-        key: What a response would be stored under.
         shareable: Whether others who ask for the same may wait for this answer.
+        why: What Cache-Status says of it.
     """
 
     headers: Headers
     stored: Stored | None
-    state: hishel.CacheMiss | hishel.NeedRevalidation
-    key: str
     shareable: bool
+    why: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Answer from the cache, and see to ``refresh`` meanwhile where it is given."""
+
+    response: Response
+    refresh: Fetch | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Pass the response on, and keep it under ``key`` when its body is whole: ``entry`` with that body."""
+    """Store ``stored`` when its body is whole, and pass the response on.
 
-    entry: Stored
+    Attributes:
+        stored: What to store, its body aside.
+    """
+
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A 304 says that what was stored still holds: answer with ``response``.
+
+    Attributes:
+        response: To this client.
+        stored: To store in place of what was; None where only this client may have it.
+    """
+
+    response: Response
+    stored: Stored | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Pass the response on and keep nothing; ``invalidates`` says that what is stored is out of date."""
+    """Pass the response on and keep nothing."""
 
-    invalidates: bool = False
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The 304 is not about what is stored: forget that, and ask again without conditions."""
 
 
 class HttpCacheRules:
     """The rules of one shared cache.
 
     Args:
-        ttl: Seconds that a response may be kept when it does not say so itself; None for not at all. It
-            applies to requests without Cookie and Authorization only (Varnish's default does the same).
+        ttl: Seconds that a response may be kept when it does not say so itself; None for what ``heuristic``
+            says. Neither applies to requests with Cookie or Authorization (Varnish's default does the same).
+        heuristic: Fraction of the time since Last-Modified that such a response is kept; at most a day.
+        grace: Seconds beyond its lifetime that a response answers while a new one is fetched.
+        keep: Seconds beyond its lifetime that a response answers when a new one cannot be had.
         name: What the cache calls itself in Cache-Status (RFC 9211).
 
     Raises:
-        ValueError: ``ttl`` is not above zero.
+        ValueError: A number is negative, NaN or infinite, or ``ttl`` is 0.
     """
 
-    def __init__(self, *, ttl: float | None = None, name: str = "replicated") -> None:
-        if ttl is not None and not 0 < ttl < float("inf"):
-            raise ValueError(f"ttl must be seconds above zero, or None, not {ttl!r}")
-        self.ttl = ttl
+    def __init__(
+        self,
+        *,
+        ttl: float | None = None,
+        heuristic: float = 0.1,
+        grace: float = 0.0,
+        keep: float = 0.0,
+        name: str = "replicated",
+    ) -> None:
+        self.policy = Policy(ttl, heuristic, grace, keep)
         self.name = name.encode("latin-1")
-        self.options = hishel.CacheOptions(shared=True, supported_methods=["GET", "HEAD"])
+        self.hit = (b"cache-status", self.name + b"; hit")
+
+    def key(self, target: bytes, scheme: str, host: bytes) -> str:
+        """Return what a response is stored under: scheme, authority, path and query, exactly."""
+        return f"{scheme}://{host.decode('latin-1').lower()}{target.decode('latin-1')}"
 
     # -- before anyone is asked -------------------------------------------------------------------------
 
-    def lookup(self, request: Request, scheme: str, host: bytes, variants: Sequence[Stored]) -> Serve | Fetch:
-        """Decide what to do with a request.
+    def lookup(self, request: Request, variants: Sequence[Stored], now: float) -> Serve | Fetch:
+        """Decide what to do with a GET or a HEAD.
 
         Args:
-            request: As it came in.
-            scheme: The scheme that the client used, as believed.
-            host: The host that the client asked for, as believed.
-            variants: What is stored under ``key``, newest first.
+            request: As it came in, without a body.
+            variants: What is stored under its key.
+            now: The instant.
         """
-        key = self.key(request, scheme, host)
-        asked = hishel.Request(request.method, key, internal(request.headers, without=CONDITIONAL))
-        stored = next(
-            (v for v in variants if v.entry.request.method == request.method and matches(v, request)), None
-        )
-        state = hishel.IdleClient(options=self.options).next(asked, [stored.entry] if stored else [])
-        match state:
-            case hishel.FromCache():
-                assert stored is not None
-                age = int(state.entry.response.headers["age"])
-                return Serve(self.served(request, stored, age, b"hit"))
-            case hishel.NeedRevalidation():
-                headers = [line for line in request.headers if line[0] not in CONDITIONAL]
-                for name in ("if-none-match", "if-modified-since"):
-                    if name in state.request.headers:
-                        headers.append((name.encode(), state.request.headers[name].encode("latin-1")))
-                return Fetch(headers, stored, state, key, shareable=True)
-            case _:
-                safe = request.method in ("GET", "HEAD")
-                shareable = safe and find(request.headers, b"range") is None
-                return Fetch(request.headers, None, state, key, shareable)
+        headers = request.headers
+        special = {name for name, _ in headers if name in SPECIAL}
+        anonymous = special.isdisjoint(CREDENTIALS)
+        for stored in variants:
+            if (anonymous or not stored.assumed) and (not stored.vary or matches(stored, headers)):
+                break
+        else:
+            stored = None
+        if special and not special.isdisjoint(PRECONDITIONS):
+            return Fetch(headers, None, False, b"bypass")  # they are about the origin's own state
+        demands = None if special.isdisjoint(DEMANDS) else Demands.of(headers)
+        if demands is not None and demands.cached_only:
+            if stored is not None and now < stored.fresh_until and demands.allow(stored, now):
+                return Serve(stored.answer(request, self.age(stored, now)))
+            return Serve(self.marked(problem(504, "it is not in the cache"), b"fwd=request; fwd-status=504"))
+        if stored is not None and (demands is None or demands.allow(stored, now)):
+            if now < stored.fresh_until:
+                return Serve(stored.answer(request, self.age(stored, now), conditional=bool(special)))
+            if now < stored.grace_until:
+                # Fetched for everybody: neither a HEAD nor a part would do.
+                whole = [line for line in headers if line[0] != b"range" and line[0] not in CONDITIONS]
+                plain = Request("GET", request.target, whole)
+                refresh = self.fetch(plain, set(), stored, variants, None)
+                return Serve(stored.answer(request, self.age(stored, now)), refresh)
+        return self.fetch(request, special, stored, variants, demands)
 
-    def key(self, request: Request, scheme: str, host: bytes) -> str:
-        """Return what a response is stored under: scheme, authority, path and query, exactly."""
-        return f"{scheme}://{host.decode('latin-1').lower()}{request.target.decode('latin-1')}"
+    def fetch(
+        self,
+        request: Request,
+        special: set[bytes],
+        stored: Stored | None,
+        variants: Sequence[Stored],
+        demands: Demands | None,
+    ) -> Fetch:
+        """Return what to ask the replicas, and how."""
+        headers = request.headers
+        why = b"fwd=stale" if stored is not None else b"fwd=vary-miss" if variants else b"fwd=uri-miss"
+        if request.method != "GET" or b"range" in special:
+            return Fetch(headers, None, False, why)  # what comes is only a part
+        if demands is not None and demands.demanding:
+            why = b"fwd=request"
+        shareable = demands is None or not demands.demanding
+        validators = stored.validators if stored is not None else []
+        if not validators:
+            stored = None
+        if not CONDITIONS.isdisjoint(special) or validators:
+            # The client's own conditions are answered from what comes: whole, it serves the others too.
+            headers = [line for line in headers if line[0] not in CONDITIONS] + validators
+        return Fetch(headers, stored, shareable, why)
 
     # -- when the head of the answer is there -----------------------------------------------------------
 
     def received(
-        self, request: Request, fetch: Fetch, response: Response, date: bytes
-    ) -> Keep | Pass | Serve:
-        """Decide what to do with a response whose head has come.
+        self, request: Request, fetch: Fetch, response: Response, *, now: float, unix: float, delay: float
+    ) -> Keep | Pass | Confirmed | Mismatch:
+        """Decide what to do with a response to a GET or a HEAD, whose head has come.
 
         Args:
             request: As it came in.
             fetch: What ``lookup`` decided.
             response: What a replica answered.
-            date: Now, as an HTTP date, for a response that does not say when it was made.
-
-        Returns:
-            ``Serve`` when a 304 says that what is stored still holds.
+            now: The instant.
+            unix: The same as the time of day.
+            delay: Seconds that have passed since the replica was asked.
         """
-        if request.method not in ("GET", "HEAD"):
-            return Pass(invalidates=response.status < 400)
         if response.status == 304 and fetch.stored is not None:
-            freshened = self.freshened(fetch.stored, response, date)
-            return Serve(self.served(request, freshened, 0, b"fwd=stale; fwd-status=304"), freshened)
-        seen = self.seen(request, response, date)
-        miss = hishel.CacheMiss(
-            request=hishel.Request(request.method, fetch.key, internal(request.headers, without=CONDITIONAL)),
-            options=self.options,
-        )
-        state = miss.next(seen)
-        vary = token_list(response.headers, b"vary")
-        if not isinstance(state, hishel.StoreAndUse) or b"*" in vary or find(response.headers, b"set-cookie"):
+            return self.freshened(request, fetch.stored, response, now, unix, delay)
+        if request.method != "GET" or response.status in (206, 304) or find(response.headers, b"set-cookie"):
             return Pass()
-        kept = state.response.headers
-        headers = [line for line in response.headers if line[0].decode("latin-1") in kept]
+        stored = self.judged(request, response, now, unix, delay)
+        return Pass() if stored is None else Keep(stored)
+
+    def freshened(
+        self, request: Request, stored: Stored, response: Response, now: float, unix: float, delay: float
+    ) -> Confirmed | Mismatch:
+        """Return what is stored, with what a 304 says of it (RFC 9111, 4.3.4)."""
+        etag, same = find(response.headers, b"etag"), find(stored.headers, b"etag")
+        if etag is not None and same is not None and etag.removeprefix(b"W/") != same.removeprefix(b"W/"):
+            return Mismatch()
+        news = [line for line in forwarded_response(response.headers) if line[0] not in NOT_FRESHENED]
+        names = {name for name, _ in news}
+        headers = [line for line in stored.headers if line[0] not in names] + news
+        cookies = [line for line in response.headers if line[0] == b"set-cookie"]  # for this client alone
+        fresh = self.judged(request, Response(stored.status, headers), now, unix, delay)
+        kept = None if fresh is None else replace(fresh, body=stored.body, vary=stored.vary)
+        told = replace(stored, headers=headers + cookies)
+        status = (b"cache-status", self.name + b"; fwd=stale; fwd-status=304")
+        age = max(0, int(initial_age(response.headers, unix, delay)))
+        return Confirmed(told.answer(request, [(b"age", b"%d" % age), status]), kept)
+
+    def judged(
+        self, request: Request, response: Response, now: float, unix: float, delay: float
+    ) -> Stored | None:
+        """Return what would be stored of a response, its body aside; None when it may not or need not be."""
+        headers = [line for line in forwarded_response(response.headers) if line[0] not in NOT_STORED]
+        vary = sorted(set(token_list(headers, b"vary")))
+        if b"*" in vary or b"no-store" in directives(request.headers, b"cache-control"):
+            return None
+        credentials = any(name in CREDENTIALS and name not in vary for name, _ in request.headers)
+        lifetime = self.policy.lifetime(response, credentials=credentials, unix=unix)
+        if lifetime is None or (lifetime.assumed and any(name in CREDENTIALS for name, _ in request.headers)):
+            return None
+        born = now - initial_age(response.headers, unix, delay)
+        until = born + lifetime.fresh
         if find(headers, b"date") is None:
-            headers.append((b"date", date))
-        values = tuple((name, selecting(request, name)) for name in sorted(set(vary)))
-        return Keep(Stored(headers, b"", values, hishel.Entry(uuid.uuid4(), miss.request, state.response)))
+            headers.append((b"date", format_date(int(unix))))
+        stored = Stored(
+            status=response.status,
+            headers=headers,
+            body=b"",
+            vary=tuple((name, selecting(request.headers, name)) for name in vary),
+            born=born,
+            fresh_until=until,
+            grace_until=until + lifetime.grace,
+            keep_until=until + lifetime.keep,
+            assumed=lifetime.assumed,
+        )
+        return stored if stored.validators or self.useful_until(stored) > now else None
 
-    def freshened(self, stored: Stored, response: Response, date: bytes) -> Stored:
-        """Return what is stored, with what a 304 says of it."""
-        fresh = [line for line in response.headers if line[0] not in NOT_FRESHENED]
-        names = {name for name, _ in fresh} | {b"age", b"date"}
-        headers = [line for line in stored.headers if line[0] not in names] + fresh
-        if find(headers, b"date") is None:
-            headers.append((b"date", date))
-        seen = self.seen(None, Response(stored.status, headers), date)
-        return replace(stored, headers=headers, entry=replace(stored.entry, response=seen))
+    def useful_until(self, stored: Stored) -> float:
+        """Return the instant from which there is no use in a stored response."""
+        last = max(stored.fresh_until, stored.grace_until, stored.keep_until)
+        return max(last, stored.fresh_until + VALIDATABLE) if stored.validators else last
 
-    def seen(self, request: Request | None, response: Response, date: bytes) -> hishel.Response:
-        """Return a response as the rules see it: dated, and with a lifetime where one may be assumed.
-
-        A request of None stands for one that was judged before.
+    def merge(self, variants: Sequence[Stored], stored: Stored) -> tuple[Stored, ...]:
+        """Return ``variants`` with ``stored`` first, in place of what it replaces: its like, and those that
+        were selected by other fields, since what a page varies by has changed.
         """
-        headers = internal(response.headers)
-        if "date" not in headers:
-            headers["date"] = date.decode("latin-1")
-        anonymous = request is None or not (
-            find(request.headers, b"cookie") or find(request.headers, b"authorization")
-        )
-        silent = "cache-control" not in headers and "expires" not in headers and "pragma" not in headers
-        if self.ttl is not None and anonymous and silent and response.status in ASSUMABLE:
-            headers["cache-control"] = f"s-maxage={max(1, int(self.ttl))}"
-        return hishel.Response(response.status, headers)
+        names = [name for name, _ in stored.vary]
+        others = [v for v in variants if v.vary != stored.vary and [name for name, _ in v.vary] == names]
+        return (stored, *others)[:MOST_VARIANTS]
 
-    def merge(self, variants: Sequence[Stored], entry: Stored) -> tuple[Stored, ...]:
-        """Return ``variants`` with ``entry`` first, in place of the one that it replaces."""
-        others = (
-            v
-            for v in variants
-            if v.vary != entry.vary or v.entry.request.method != entry.entry.request.method
-        )
-        return (entry, *others)[:MOST_VARIANTS]
+    # -- when it did not come, or changed something ----------------------------------------------------
 
-    # -- answers ----------------------------------------------------------------------------------------
+    def rescue(self, request: Request, variants: Sequence[Stored], now: float, how: bytes) -> Response | None:
+        """Return a stale answer where a fresh one cannot be had, if it and the client allow that."""
+        if Demands.of(request.headers).demanding:
+            return None
+        anonymous = not any(name in CREDENTIALS for name, _ in request.headers)
+        for stored in variants:
+            usable = now < stored.keep_until and (anonymous or not stored.assumed)
+            if usable and matches(stored, request.headers):
+                age = (b"age", b"%d" % max(0, int(now - stored.born)))
+                return self.marked(stored.answer(request, [age]), how + b"; detail=stale-if-error")
+        return None
 
-    def served(self, request: Request, stored: Stored, age: int, how: bytes) -> Response:
-        """Return the stored response as it goes to this client: 304 where it has it already."""
-        headers = [line for line in stored.headers if line[0] != b"age"]
-        headers.append((b"age", str(age).encode()))
-        status, body = stored.status, stored.body
-        if status == 200 and not_modified(request.headers, headers):
-            status, body = 304, b""
-            headers = [line for line in headers if line[0] not in (b"content-length", b"content-type")]
-        return self.marked(Response(status, headers, body), how)
+    def invalidated(self, request: Request, response: Response, scheme: str, host: bytes) -> list[str]:
+        """Return the keys that a request has made untrue (RFC 9111, 4.4): its own, and those of the same
+        authority that the answer names.
+        """
+        if request.method in SAFE or not 200 <= response.status < 400:
+            return []
+        keys = [self.key(request.target, scheme, host)]
+        origin = self.key(b"/", scheme, host)
+        for name in (b"location", b"content-location"):
+            named = find(response.headers, name)
+            if named is None:
+                continue
+            target = named.partition(b"#")[0]
+            whole = target.decode("latin-1")
+            if target.startswith(b"/") and not target.startswith(b"//"):
+                keys.append(self.key(target, scheme, host))
+            elif whole.lower().startswith(origin):
+                keys.append(self.key(target[len(origin) - 1 :], scheme, host))
+        return keys
+
+    # -- what answers say -------------------------------------------------------------------------------
+
+    def age(self, stored: Stored, now: float) -> Headers:
+        """Return the lines that an answer from the cache has beyond those stored."""
+        age = (b"age", b"%d" % max(0, now - stored.born))
+        if now < stored.fresh_until:
+            return [age, self.hit]
+        return [age, (b"cache-status", b"%b; hit; ttl=%d" % (self.name, stored.fresh_until - now))]
 
     def marked(self, response: Response, how: bytes) -> Response:
-        """Add to the response what this cache did (RFC 9211)."""
-        response.headers.append((b"cache-status", self.name + b"; " + how))
-        return response
-
-
-def internal(headers: Headers, *, without: Sequence[bytes] = ()) -> hishel.Headers:
-    """Return header lines as hishel holds them."""
-    grouped: dict[str, str | list[str]] = {}
-    for name, value in headers:
-        if name not in without:
-            lines = grouped.setdefault(name.decode("latin-1"), [])
-            assert isinstance(lines, list)
-            lines.append(value.decode("latin-1"))
-    return hishel.Headers(grouped)
-
-
-def selecting(request: Request, name: bytes) -> bytes:
-    """Return the value of a request's field as Vary compares it: all lines, white space folded."""
-    return b", ".join(b" ".join(value.split()) for value in find_all(request.headers, name))
-
-
-def matches(stored: Stored, request: Request) -> bool:
-    """Return whether a stored response was chosen by the same values that this request carries."""
-    return all(selecting(request, name) == value for name, value in stored.vary)
-
-
-def not_modified(request: Headers, response: Headers) -> bool:
-    """Return whether the client's own validators say that it has this very response (RFC 9110, 13.2.2)."""
-    if_none_match = b", ".join(find_all(request, b"if-none-match"))
-    etag = find(response, b"etag")
-    if if_none_match:
-        return etag is not None and entity_tag_matches(if_none_match, etag)
-    since, modified = find(request, b"if-modified-since"), find(response, b"last-modified")
-    if since is None or modified is None:
-        return False
-    try:
-        return parsedate_to_datetime(modified.decode()) <= parsedate_to_datetime(since.decode())
-    except (ValueError, TypeError):  # not dates, or one with a zone and one without
-        return False
+        """Add to a response what this cache did (RFC 9211)."""
+        headers = [*response.headers, (b"cache-status", self.name + b"; " + how)]
+        return Response(response.status, headers, response.body, response.close)

@@ -1,0 +1,164 @@
+"""What a cache holds of a response, and what it answers with it: whole, in part, or `you have it already`.
+
+Knows nothing of freshness: whoever calls has decided that the response may be used. A stored response is
+never changed; its header lines are shared by every answer made of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from .fields import entity_tag_matches, find, find_all
+from .freshness import date_of, parse_date
+from .message import Headers, Request, Response
+
+__all__ = ["Stored", "matches", "not_modified", "selecting"]
+
+RANGE = re.compile(rb"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
+CASELESS = frozenset((b"accept", b"accept-charset", b"accept-encoding", b"accept-language"))
+DESCRIBES_BODY = frozenset((b"content-length", b"content-range", b"content-type", b"content-encoding"))
+OVERHEAD = 1500
+"""Bytes that Python takes for one stored response beyond its text, measured with sys.getsizeof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A response that is kept.
+
+    Instants are seconds of a clock that runs evenly, not the time of day: one that is set back must not
+    make anything young again.
+
+    Attributes:
+        status: The status code.
+        headers: As they are served again, without Age.
+        body: Whole.
+        vary: The request's fields that Vary names, with the values that selected this response.
+        born: The instant of age 0.
+        fresh_until: The instant from which it must be validated.
+        grace_until: The instant until which it may answer while it is validated.
+        keep_until: The instant until which it may answer when it cannot be validated.
+        assumed: Whether its lifetime is an assumption, which requests with credentials do not share.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    vary: tuple[tuple[bytes, bytes], ...]
+    born: float
+    fresh_until: float
+    grace_until: float
+    keep_until: float
+    assumed: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, roughly."""
+        return OVERHEAD + len(self.body) + sum(len(name) + len(value) + 150 for name, value in self.headers)
+
+    @property
+    def validators(self) -> Headers:
+        """The request's fields that ask whether it still holds; none where nothing can be asked."""
+        pairs = ((b"if-none-match", b"etag"), (b"if-modified-since", b"last-modified"))
+        return [
+            (condition, value) for condition, name in pairs if (value := find(self.headers, name)) is not None
+        ]
+
+    @property
+    def tags(self) -> list[bytes]:
+        """The names under which the origin may ask for it to be forgotten."""
+        fields = (b"surrogate-key", b"cache-tag")
+        return [
+            tag for name, value in self.headers if name in fields for tag in value.replace(b",", b" ").split()
+        ]
+
+    def with_body(self, body: bytes) -> Stored | None:
+        """Return it with its body, or None when that is not as long as it was announced to be."""
+        length = find(self.headers, b"content-length")
+        if length is not None:
+            return replace(self, body=body) if length == b"%d" % len(body) else None
+        if self.status == 204:
+            return replace(self, body=body)
+        return replace(self, body=body, headers=[*self.headers, (b"content-length", b"%d" % len(body))])
+
+    def answer(self, request: Request, age: Headers, *, conditional: bool = True) -> Response:
+        """Return the answer to a request that this response may answer.
+
+        Args:
+            request: With conditions and a range of its own, perhaps.
+            age: The lines that say how old the answer is and how it came about.
+            conditional: False where the request is known to have neither.
+        """
+        head = request.method == "HEAD"
+        if conditional and self.status == 200:
+            if not_modified(request.headers, self.headers):
+                kept = [line for line in self.headers if line[0] not in DESCRIBES_BODY]
+                return Response(304, [*kept, *age])
+            if not head and (wanted := find(request.headers, b"range")) is not None:
+                part = self.part(request.headers, wanted)
+                if part is not None:
+                    part.headers += age
+                    return part
+        return Response(self.status, [*self.headers, *age], b"" if head else self.body)
+
+    def part(self, request: Headers, wanted: bytes) -> Response | None:
+        """Return the range that is asked for, 416 where there is none such, or None to answer whole.
+
+        One range only; of several the whole is an allowed answer too (RFC 9110, 14.2), and a cheaper one.
+        """
+        found = RANGE.fullmatch(wanted.strip(b" \t"))
+        if found is None or not self.same(find(request, b"if-range")):
+            return None
+        size = len(self.body)
+        if found[3] is not None:
+            first, last = max(0, size - int(found[3])), size - 1
+        else:
+            first, last = int(found[1]), min(size - 1, size if found[2] is None else int(found[2]))
+            if found[2] is not None and int(found[2]) < first:
+                return None  # no range at all
+        kept = [line for line in self.headers if line[0] not in (b"content-length", b"content-range")]
+        if first > last:
+            kept = [line for line in kept if line[0] not in DESCRIBES_BODY]
+            return Response(416, [*kept, (b"content-range", b"bytes */%d" % size), (b"content-length", b"0")])
+        span = (b"content-range", b"bytes %d-%d/%d" % (first, last, size))
+        length = (b"content-length", b"%d" % (last + 1 - first))
+        return Response(206, [*kept, span, length], self.body[first : last + 1])
+
+    def same(self, if_range: bytes | None) -> bool:
+        """Return whether the client's part is of this very response (RFC 9110, 13.1.5): strongly."""
+        if if_range is None:
+            return True
+        if if_range.startswith(b'"'):
+            return if_range == find(self.headers, b"etag")
+        # A date is as strong as an entity tag where the response was not changed within its second.
+        modified, made = date_of(self.headers, b"last-modified"), date_of(self.headers, b"date")
+        return modified is not None and made is not None and made > modified == parse_date(if_range)
+
+
+def selecting(request: Headers, name: bytes) -> bytes:
+    """Return the value of a request's field as Vary compares it: all lines as one, white space at commas
+    dropped, and case where the field has none.
+    """
+    parts = b",".join(find_all(request, name)).split(b",")
+    value = b",".join(part.strip(b" \t") for part in parts)
+    return value.lower() if name in CASELESS else value
+
+
+def matches(stored: Stored, request: Headers) -> bool:
+    """Return whether a stored response was selected by the same values that this request carries."""
+    return all(selecting(request, name) == value for name, value in stored.vary)
+
+
+def not_modified(request: Headers, response: Headers) -> bool:
+    """Return whether the client's own validators say that it has this very response (RFC 9110, 13.2.2)."""
+    tags = find_all(request, b"if-none-match")
+    if tags:
+        etag = find(response, b"etag")
+        return etag is not None and entity_tag_matches(b", ".join(tags), etag)
+    since = date_of(request, b"if-modified-since")
+    if since is None:
+        return False
+    modified = date_of(response, b"last-modified")
+    if modified is None:
+        modified = date_of(response, b"date")  # RFC 9111, 4.3.2
+    return modified is not None and modified <= since
