@@ -19,7 +19,7 @@ from time import monotonic_ns
 
 from ..clock import Clock, monotonic
 
-__all__ = ["LONG_AGO", "Gcra", "Number", "rational"]
+__all__ = ["LONG_AGO", "Gcra", "Number", "rational", "seconds_for"]
 
 Number = int | float | Fraction
 """What a rate, a burst and a cost may be; never a bool, NaN or infinity."""
@@ -133,7 +133,7 @@ class Gcra:
         clock's floats are coarser than a nanosecond: adding the wait to the reading reaches the time.
         """
         nanoseconds = -(-ticks // self.scale)
-        seconds = _not_below(nanoseconds)
+        seconds = seconds_for(nanoseconds)
         if isinstance(now, _Reading):
             due = now // self.scale + nanoseconds
             while round((now.seconds + seconds) * _NS) < due:
@@ -162,7 +162,8 @@ class _Reading(int):
         return self
 
 
-def _not_below(nanoseconds: int) -> float:
+def seconds_for(nanoseconds: int) -> float:
+    """Return the seconds, as the smallest float that is not less."""
     seconds = nanoseconds / _NS
     numerator, denominator = seconds.as_integer_ratio()
     return seconds if numerator * _NS >= nanoseconds * denominator else math.nextafter(seconds, math.inf)
