@@ -102,7 +102,7 @@ def test_a_value_is_loaded_once(run):
 def test_concurrent_misses_load_once(run):
     """However many tasks miss one key at once, it is loaded once, also when the first is cancelled."""
 
-    async def main(number=1000):
+    async def main(number=10_000):
         source = Source()
         source.held = True
         loader = AsyncLoader(Cache(10), source)

@@ -573,6 +573,53 @@ def test_a_users_function_that_raises(part, clock):
     assert loader._flights._flights == {}
 
 
+@pytest.mark.parametrize("failing", [True, False])
+def test_an_on_evict_that_raises_leaves_no_flight_behind(failing, clock):
+    """An error of the store's own callback comes out, and the key can be asked for again."""
+
+    def on_evict(key, value, reason):
+        raise OSError("evict")
+
+    def load(key):
+        if failing:
+            raise KeyError(key)
+        return key
+
+    cache = Cache(1, clock=clock, on_evict=on_evict)
+    loader = Loader(cache, load, negative_ttl=5)
+    cache["other"] = 1
+    with pytest.raises(OSError, match="evict"):
+        loader.get("a")
+    assert loader._flights._flights == {}
+
+
+def test_a_batch_that_is_no_mapping():
+    """A batch load that returns something else is a TypeError, and leaves no flight behind."""
+    loader = Loader(Cache(1), str, load_many=lambda keys: None)
+    with pytest.raises(TypeError, match="load_many"):
+        loader.get_many([1, 2])
+    assert loader._flights._flights == {}
+
+
+def test_negative_answers_have_no_tags(clock):
+    """The function that tags values is not asked about what does not exist."""
+    cache = Cache(10, clock=clock)
+    loader = Loader(cache, {}.__getitem__, negative_ttl=5, tags=lambda key, value: [value.name])
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            loader.get("a")
+    assert loader.loads == 1
+
+
+def test_a_ttl_of_zero_keeps_nothing(clock):
+    """A value that may not be kept is not kept for its grace either."""
+    cache = Cache(10, clock=clock)
+    loader = Loader(cache, str, ttl=0, grace=60)
+    assert [loader.get(1), loader.get(1)] == ["1", "1"]
+    assert loader.loads == 2
+    assert len(cache) == 0
+
+
 def test_a_coroutine_is_refused():
     """A loader for threads says so when its load is for an event loop."""
 

@@ -275,6 +275,8 @@ class AsyncLoader(Generic[K, V]):
         keys = [flight.key for flight in flights]
         try:
             found = await self._timed(load(keys), keys)
+            if not isinstance(found, Mapping):
+                raise TypeError(f"load_many must return a mapping, not {found!r}")
         except BaseException as error:
             self._failed(flights, error)
             return
@@ -299,7 +301,8 @@ class AsyncLoader(Generic[K, V]):
     def _failed(self, flights: list[Flight], error: BaseException) -> None:
         for flight in flights:
             self._flights.fail(flight, error, abandoned=not isinstance(error, Exception))
-            if self._on_failure is not None:
+        if self._on_failure is not None:
+            for flight in flights:
                 self._on_failure(flight.key, error)
         if not isinstance(error, Exception):
             raise error
@@ -314,7 +317,7 @@ def _waker(event: anyio.Event) -> Wake:
         soon = sys.modules["trio"].lowlevel.current_trio_token().run_sync_soon
 
     def wake() -> None:
-        # A loop that has ended says RuntimeError (trio's RunFinishedError is one): nobody waits there any more.
+        # A loop that has ended says RuntimeError (trio's RunFinishedError is one): nobody waits there.
         with contextlib.suppress(RuntimeError):
             if threading.get_ident() == thread:
                 event.set()

@@ -165,12 +165,13 @@ class Flights:
             return
         now = self._clock()
         error: Exception | None = None
-        if not flight.detached:
-            try:  # outside the lock: the user's functions run in here
+        try:  # outside the lock: the user's functions run in here
+            if not flight.detached:
                 self._keep(flight, value, now)
-            except Exception as broken:  # a `ttl`, `tags` or `getsizeof` of the user's
-                error = broken
-        self._finish(flight, value, error)
+        except Exception as broken:  # a `ttl`, `tags`, `getsizeof` or `on_evict` of the user's
+            error = broken
+        finally:
+            self._finish(flight, value, error)
 
     def fail(self, flight: Flight, error: BaseException, *, abandoned: bool) -> None:
         """End an attempt by what it raised.
@@ -194,9 +195,11 @@ class Flights:
         if flight.vacant:
             _wake(flight)
             return
-        if not flight.detached:
-            self._remember(flight, error, now)
-        self._finish(flight, None, error)
+        try:
+            if not flight.detached:
+                self._remember(flight, error, now)
+        finally:
+            self._finish(flight, None, error)
 
     def result(self, flight: Flight, error: BaseException | None = None) -> Any:
         """Return what a flight brought, or what was kept for when it fails, or raise its error.
@@ -268,6 +271,9 @@ class Flights:
         own = self._own
         default = None if own is None else own.default_ttl
         ttl = terms.lifetime(key, value, default, self._rng)
+        if ttl == 0:
+            self._remove(key)
+            return
         lasting = ttl is None or (own is not None and not terms.windowed)
         kept = value if lasting else terms.record(value, ttl, now, now - flight.started)  # type: ignore[arg-type]
         self._put(key, kept, ttl if lasting else None, now, None if own is None else own.getsizeof(value))
@@ -290,7 +296,7 @@ class Flights:
                 ttl, value = kept.keep_until - now, kept.value
             else:
                 value = kept
-            tags = () if self._tags is None else self._tags(key, value)
+            tags = () if self._tags is None or value is None else self._tags(key, value)
             own.set(key, kept, ttl, tags=tags, size=size)
             return
         with self._lock:

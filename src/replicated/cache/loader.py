@@ -199,7 +199,7 @@ class Loader(Generic[K, V]):
         try:
             value = _plain(load())
         except BaseException as error:
-            self._failed(flight, error)
+            self._failed([flight], error)
             if not isinstance(error, Exception):
                 raise
             return error
@@ -216,10 +216,9 @@ class Loader(Generic[K, V]):
             }
         token = loading.set(tuple(flights))
         try:
-            found = _plain(self._load_many([flight.key for flight in flights]))
+            found = _batch(self._load_many([flight.key for flight in flights]))
         except BaseException as error:
-            for flight in flights:
-                self._failed(flight, error)
+            self._failed(flights, error)
             if not isinstance(error, Exception):
                 raise
             return dict.fromkeys(flights, error)
@@ -232,10 +231,12 @@ class Loader(Generic[K, V]):
                 self._flights.fail(flight, KeyError(flight.key), abandoned=False)
         return {}
 
-    def _failed(self, flight: Flight, error: BaseException) -> None:
-        self._flights.fail(flight, error, abandoned=not isinstance(error, Exception))
+    def _failed(self, flights: list[Flight], error: BaseException) -> None:
+        for flight in flights:
+            self._flights.fail(flight, error, abandoned=not isinstance(error, Exception))
         if self._on_failure is not None:
-            self._on_failure(flight.key, error)
+            for flight in flights:
+                self._on_failure(flight.key, error)
 
     def _lead(self, flight: Flight, load: Callable[[], V]) -> V:
         try:
@@ -270,9 +271,15 @@ class Loader(Generic[K, V]):
         try:
             self._spawn(functools.partial(self._run, flight, load))
         except BaseException as error:  # nobody will run it: let the next caller try
-            self._failed(flight, error)
+            self._failed([flight], error)
             if not isinstance(error, Exception):
                 raise
+
+
+def _batch(found: Any) -> Any:
+    if not isinstance(_plain(found), Mapping):
+        raise TypeError(f"load_many must return a mapping, not {found!r}")
+    return found
 
 
 def _plain(value: Any) -> Any:
