@@ -22,26 +22,38 @@ class Peer:
         self.reader = reader
         self.writer = writer
 
-    async def request(self) -> bytes:
-        """Return the next request, its head and its body as on the wire; b"" at the end."""
+    async def head(self) -> bytes:
+        """Return the head of the next request; b"" at the end."""
         try:
-            head = await self.reader.readuntil(b"\r\n\r\n")
+            return await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             return b""
+
+    async def body(self, head: bytes) -> bytes:
+        """Return the body behind a head, as it is on the wire, or what came of it."""
         lines = head.lower().split(b"\r\n")
-        for line in lines:
-            if line.startswith(b"content-length: "):
-                return head + await self.reader.readexactly(int(line[16:]))
-        if b"transfer-encoding: chunked" in lines:
-            return head + await self.reader.readuntil(b"0\r\n\r\n")
-        return head
+        try:
+            for line in lines:
+                if line.startswith(b"content-length: "):
+                    return await self.reader.readexactly(int(line[16:]))
+            if b"transfer-encoding: chunked" in lines:
+                return await self.reader.readuntil(b"0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        return b""
+
+    async def request(self) -> bytes:
+        """Return the next request, its head and its body as on the wire; b"" at the end."""
+        head = await self.head()
+        return head + await self.body(head)
 
     async def send(self, *pieces: bytes) -> None:
         """Send each piece by itself, so that they arrive as several."""
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionError):
+            for piece in pieces:
+                self.writer.write(piece)
+                await self.writer.drain()
+                await asyncio.sleep(0)
 
     async def gone(self) -> bytes:
         """Wait until the other end has closed; return what it still sent."""

@@ -20,6 +20,11 @@ def test_retry_after_is_never_too_early(wait: float) -> None:
     assert int(retry_after(wait)) <= max(1, math.ceil(wait))
 
 
+def test_retry_after_of_never_is_a_number() -> None:
+    """A wait without end is said in seconds that clients can read."""
+    assert retry_after(math.inf) == retry_after(1e300) == b"2147483648"
+
+
 def test_fields_are_read_over_all_lines() -> None:
     """A list is the same list however its lines are cut."""
     headers = [(b"via", b"a, b"), (b"host", b"x"), (b"via", b",C ,")]

@@ -38,6 +38,11 @@ def test_what_a_hop_adds() -> None:
         (b"forwarded", b"for=1.2.3.4"),
         (b"x-real-ip", b"1.2.3.4"),
         (b"x-original-url", b"/admin"),
+        (b"x-forwarded-prefix", b"/admin"),
+        (b"x-forwarded-anything", b"1"),
+        (b"x_forwarded_for", b"1.2.3.4"),
+        (b"x_real-ip", b"1.2.3.4"),
+        (b"proxy_authorization", b"Basic x"),
     ],
 )
 def test_what_ends_with_the_hop(line: tuple[bytes, bytes]) -> None:
@@ -62,8 +67,43 @@ def test_every_line_stays_a_line() -> None:
     assert forwarded_response([*setting, (b"transfer-encoding", b"chunked")]) == setting
 
 
+def test_a_body_is_framed_anew() -> None:
+    """With a length the body goes on with it, else chunked; a request without one announces none."""
+
+    async def nothing():  # type: ignore[no-untyped-def]
+        yield b""
+
+    def framing(headers: list[tuple[bytes, bytes]], *, body: bool) -> list[tuple[bytes, bytes]]:
+        request = Request("POST", b"/", headers, body=nothing() if body else None)
+        forwarded = forwarded_request(request, Client("", "http"), trusted=False, pseudonym=b"edge")
+        return [line for line in forwarded if line[0] in (b"content-length", b"transfer-encoding")]
+
+    length, chunked = (b"content-length", b"3"), (b"transfer-encoding", b"chunked")
+    assert framing([length], body=True) == [length]
+    assert framing([(b"transfer-encoding", b"Chunked")], body=True) == [chunked]
+    assert framing([], body=True) == [chunked]
+    assert framing([], body=False) == []
+    # Refused by the gate, and harmless without one: what is sent chunked says so.
+    assert framing([length, (b"connection", b"content-length")], body=True) == [chunked]
+
+
+def test_a_peer_without_an_address_is_unknown() -> None:
+    """Behind a Unix socket nobody is known, and the replica is told as much."""
+    request = Request("GET", b"/", [])
+    headers = forwarded_request(request, Client("", "http"), trusted=False, pseudonym=b"edge")
+    assert (b"x-forwarded-for", b"unknown") in headers
+
+
+@pytest.mark.parametrize(("status", "kept"), [(200, True), (204, False), (304, False)])
+def test_a_status_without_a_body_has_no_length(status: int, kept: bool) -> None:
+    """A 204 may not announce a length and a 304 need not: a server would count on it."""
+    length = (b"content-length", b"3")
+    assert (length in forwarded_response([length, (b"etag", b"x")], status)) is kept
+
+
 def test_loops_are_found() -> None:
     """A request that names this tier in Via, in any line, or too many tiers, is going in circles."""
     assert not is_loop([(b"via", b"1.1 cache")], b"edge")
     assert is_loop([(b"via", b"1.0 fred"), (b"via", b"1.1 cache, 1.1 Edge (x)")], b"edge")
+    assert is_loop([(b"via", b"1.1  edge")], b"edge")
     assert is_loop([(b"via", b", ".join([b"1.1 other"] * 17))], b"edge")

@@ -95,3 +95,10 @@ def test_a_network_that_is_none_is_refused() -> None:
     """A network that cannot be parsed is a ValueError that shows it."""
     with pytest.raises(ValueError, match=r"trusted must hold networks.*'10.0.0.300'"):
         Identity(["10.0.0.300"])
+
+
+@pytest.mark.parametrize("trusted", ["10.0.0.0/8", b"10.0.0.0/8", [1], [b"10.0.0.1"], [None]])
+def test_what_is_no_list_of_networks_is_refused(trusted: object) -> None:
+    """One str is not a list of networks, and a number is no network: TypeErrors that show them."""
+    with pytest.raises(TypeError, match="trusted must hold networks"):
+        Identity(trusted)  # type: ignore[arg-type]

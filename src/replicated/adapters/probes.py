@@ -35,12 +35,14 @@ class HttpProbe:
         host: The Host header to send; the replica's own address by default.
 
     Raises:
-        ValueError: ``path`` is not one.
+        ValueError: ``path`` or ``host`` is not one.
     """
 
     def __init__(self, path: str = "/readyz", *, host: str | None = None) -> None:
-        if not path.startswith("/") or not path.isascii() or any(c <= " " for c in path):
+        if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
             raise ValueError(f"path must begin with a slash and have no spaces, not {path!r}")
+        if host is not None and (not host or not host.isascii() or not host.isprintable() or " " in host):
+            raise ValueError(f"host must be a host name, not {host!r}")
         self.path = path.encode()
         self.host = host
         # The deadline of the whole probe is the loop's: these only must not come before it.
@@ -91,8 +93,8 @@ class ProbeLoop:
         concurrency: int = 64,
         clock: Clock = monotonic,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency!r}")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise ValueError(f"concurrency must be an integer of at least 1, not {concurrency!r}")
         if tracker.policy is None:
             raise ValueError("tracker must have a ProbePolicy: without one nobody is probed")
         self.tracker = tracker
@@ -124,13 +126,13 @@ class ProbeLoop:
     async def run(self) -> None:
         """Probe what is due, until cancelled."""
         while True:
+            self.changed.clear()
             for replica in self.tracker.due():
                 await self.slots.acquire()
                 task = asyncio.create_task(self.one(replica))
                 self.under_way.add(task)
                 task.add_done_callback(self.under_way.discard)
             due = self.tracker.next_due()
-            self.changed.clear()
             # Membership can change from anywhere, so that even with nobody due it is looked at now and then.
             delay = 1.0 if due is None else min(1.0, max(0.0, due - self.clock()))
             try:
@@ -155,3 +157,4 @@ class ProbeLoop:
         finally:
             self.slots.release()
         self.tracker.observe(replica, failure is None, reason=failure or "")
+        self.changed.set()  # only now is it known when this replica is due again

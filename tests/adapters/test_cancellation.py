@@ -1,0 +1,238 @@
+"""A task cancelled at each of its suspension points in turn: nothing stays open, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+import pytest
+
+from replicated import Replica, RoundRobin, Tier
+from replicated.adapters.exchange import Exchange
+from replicated.adapters.upstream import Timeouts, Upstream
+from replicated.http.message import Request
+from replicated.testing import RecordingStrategy
+
+HOST = (b"host", b"example.com")
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class CancelledAt:
+    """Runs a coroutine and cancels its task at its n-th suspension, or just as that one is over.
+
+    While it is suspended, what it awaits is cancelled with it. As the suspension ends, what it awaited has
+    come, and is lost unless someone takes care of it: where most leaks of connections hide.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int, *, late: bool) -> None:
+        self.coroutine = coroutine
+        self.at = at
+        self.late = late
+        self.hit = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        step = self.coroutine.send
+        argument: Any = None
+        count = 0
+        while True:
+            try:
+                awaited = step(argument)
+            except StopIteration as stop:
+                return stop.value
+            step, argument = self.coroutine.send, None
+            count += 1
+            if count == self.at:
+                self.hit = True
+                if not self.late:
+                    asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                yield awaited
+            except BaseException as error:
+                step, argument = self.coroutine.throw, error
+            else:
+                if count == self.at and self.late:
+                    step, argument = self.coroutine.throw, asyncio.CancelledError()
+
+
+async def run_cancelled(coroutine: Coroutine[Any, Any, Any], at: int, late: bool) -> bool:
+    """Return whether the coroutine got as far as its ``at``-th suspension."""
+    harness = CancelledAt(coroutine, at, late=late)
+
+    async def task() -> None:
+        await harness
+
+    await asyncio.gather(asyncio.ensure_future(task()), return_exceptions=True)
+    return harness.hit
+
+
+async def chunks(*pieces: bytes) -> Any:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
+
+
+class Replicas:
+    """What the replicas do, request by request, so that kept connections follow too."""
+
+    answer: tuple[bytes, ...] = ()
+
+    async def small(self, peer: Any) -> None:
+        while await peer.request():
+            await peer.send(OK[:30], OK[30:])
+
+    async def play(self, peer: Any) -> None:
+        while head := await peer.head():
+            if self.answer is not EARLY:
+                await peer.body(head)
+            await peer.send(*self.answer)
+            if self.answer is BROKEN:
+                return
+            if self.answer is EARLY:
+                await peer.body(head)
+
+
+SMALL = (OK[:30], OK[30:])
+STREAM = (CHUNKED, b"2\r\nab\r\n", b"1\r\nc\r\n", b"0\r\n\r\n")
+BUSY = (b"HTTP/1.1 503 Busy\r\n", b"transfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n", b"0\r\n\r\n")
+BROKEN = (b"HTTP/1.1 200 OK\r\n", b"content-length: 9\r\n\r\nx")
+EARLY = (CHUNKED, b"2\r\nab\r\n", b"0\r\n\r\n")
+ANSWERS = {"small": SMALL, "stream": STREAM, "busy": BUSY, "broken": BROKEN, "early": EARLY}
+
+
+async def as_a_front(exchange: Exchange, request: Request) -> None:
+    """Do what every front does: ask, read to the end, close."""
+    response = await exchange(request)
+    try:
+        if not isinstance(response.body, bytes):
+            async for _ in response.body:
+                pass
+    finally:
+        await response.close()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while waiting", "as it comes"])
+@pytest.mark.parametrize("warm", [False, True], ids=["fresh", "kept alive"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_cancelled_at_each_point(scripted: Any, answer: str, method: str, warm: bool, late: bool) -> None:
+    """Wherever it strikes, each Forward is finished once, nothing is left behind, the next is served."""
+
+    async def main() -> None:
+        replicas = Replicas()
+        async with asyncio.timeout(20), scripted(replicas.play) as first, scripted(replicas.small) as second:
+            for at in range(1, 100):
+                strategy = RecordingStrategy(RoundRobin())
+                tier = Tier([Replica("a", first.url), Replica("b", second.url)], strategy=strategy)
+                upstream = Upstream(timeouts=Timeouts(connect=5, first_byte=5, read=5))
+                exchange = Exchange(tier, upstream)
+                replicas.answer = SMALL
+                if warm:
+                    for _ in range(2):
+                        await as_a_front(exchange, Request("GET", b"/", [HOST]))
+                replicas.answer = ANSWERS[answer]
+                body = chunks(b"ab", b"c", b"d") if method == "POST" else None
+                request = Request(method, b"/", [HOST], body=body)
+                hit = await run_cancelled(as_a_front(exchange, request), at, late)
+                assert tier.in_flight == 0
+                assert strategy.in_flight == {}
+                assert len(strategy.starts) == len(strategy.ends)
+
+                replicas.answer = SMALL
+                for _ in range(2):
+                    await as_a_front(exchange, Request("GET", b"/", [HOST]))
+                assert [outcome.ok for _, outcome in strategy.ends[-2:]] == [True, True]
+                await upstream.aclose()
+                await first.quiet()
+                await second.quiet()
+                if not hit:
+                    break
+            assert not hit
+            assert at > 1
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_a_storm_of_cancellations(scripted: Any) -> None:
+    """After hundreds of requests cancelled at random points the pool serves as before."""
+
+    async def main() -> None:
+
+        rng = random.Random(7)
+        replicas = Replicas()
+        replicas.answer = STREAM
+        async with asyncio.timeout(20), scripted(replicas.play) as replica:
+            tier = Tier([replica.replica()])
+            upstream = Upstream(max_idle=10)
+            exchange = Exchange(tier, upstream)
+
+            async def one() -> None:
+                task = asyncio.ensure_future(as_a_front(exchange, Request("GET", b"/", [HOST])))
+                for _ in range(rng.randrange(12)):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+            for _ in range(20):
+                await asyncio.gather(*(one() for _ in range(20)))
+            assert tier.in_flight == 0
+            for _ in range(5):
+                await as_a_front(exchange, Request("GET", b"/", [HOST]))
+            await upstream.aclose()
+            await replica.quiet()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_upload_takes_its_body_along(scripted: Any) -> None:
+    """Whoever provides a request's body is told that it is no longer wanted, and no task reads on."""
+
+    async def main() -> None:
+        told = asyncio.Event()
+        begun = asyncio.Event()
+
+        async def body() -> Any:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.set()
+            yield b""
+
+        async def silent(peer: Any) -> None:
+            await peer.gone()
+
+        async with asyncio.timeout(5), scripted(silent) as replica:
+            tier = Tier([replica.replica()])
+            exchange = Exchange(tier, Upstream())
+            task = asyncio.ensure_future(exchange(Request("POST", b"/", [HOST], body=body())))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await told.wait()
+            await replica.quiet()
+            assert tier.in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_the_harness_finds_a_leak() -> None:
+    """A coroutine that gives back only when nothing happens is caught by both ways to cancel."""
+    for late in (False, True):
+        out: list[str] = []
+
+        async def leaky(out: list[str] = out) -> None:
+            out.append("taken")
+            await asyncio.sleep(0)
+            out.remove("taken")
+
+        assert asyncio.run(run_cancelled(leaky(), 1, late)) is True
+        assert out == ["taken"]
+        assert asyncio.run(run_cancelled(leaky(), 2, late)) is False
