@@ -162,7 +162,7 @@ def four_threads() -> dict[str, float]:
 
 
 def storm(make: Callable[[Callable[[], float]], Any], entries: int = 1_000_000) -> dict[str, float]:
-    """Return the longest write and read before and after everything expired at one instant, in milliseconds."""
+    """Return the longest write and read, in ms, before and after everything expired at one instant."""
     now = 0.0
     store = make(lambda: now)
     for key in range(entries):

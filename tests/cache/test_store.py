@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 
 import pytest
@@ -215,6 +217,38 @@ def test_a_changing_weight_is_asked_once(clock):
     del cache["a"]
     del cache["b"]
     assert cache.currsize == 0
+
+
+def test_weights_that_do_not_add_up():
+    """Weights that are floats leave no rest behind that would one day be room."""
+    cache = Cache(0.3, getsizeof=lambda value: value)
+    for key in range(100):
+        cache[key] = 0.1
+        cache[-key] = 0.2
+        cache["all"] = 0.3
+        assert dict(cache) == {"all": 0.3}
+        del cache["all"]
+        assert cache.currsize == 0
+
+
+@pytest.mark.parametrize("policy", ["lru", "sieve"])
+def test_cleared_values_are_free_at_once(policy):
+    """What was cleared does not wait for the garbage collector."""
+
+    class Value:
+        pass
+
+    cache = Cache(10, 60, policy=policy)
+    values = [Value() for _ in range(5)]
+    seen = [weakref.ref(value) for value in values]
+    gc.disable()
+    try:
+        cache.update(enumerate(values))
+        values.clear()
+        cache.clear()
+        assert [ref() for ref in seen] == [None] * 5
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("weight", [-1, math.nan, math.inf, True, "1", None])

@@ -67,6 +67,7 @@ class Shelf:
         # were half of its time. `acquire` and `release` take half of what `with` takes on a C lock.
         evicted: list[Entry] = []
         before: object = None
+        now = 0.0
         lock = self.lock
         lock.acquire()
         try:
@@ -106,7 +107,7 @@ class Shelf:
                         schedule.remove(entry)
                 if self.tags.of and entry in self.tags.of:
                     self.tags.remove(entry)
-                self.size -= entry.size
+                self.size = self.size - entry.size if data else 0  # weights may be floats, which leave a rest
                 self.crowded_out += 1
             entry = self.make()
             entry.key = key
@@ -156,12 +157,13 @@ class Shelf:
         with self.lock:
             now = self.clock()
             self.sweep(now, len(self.data), evicted)
-            entry: Entry | None = None
+            found: Entry | None = None
             if self.data:
                 entry, _ = self.order.popitem(False)
                 self._forget(entry)
+                found = entry
         self.announce(evicted, now)
-        return entry
+        return found
 
     def take_tagged(self, tag: Hashable) -> int:
         """Remove what carries ``tag`` and return how many were live. O(their number)."""
@@ -188,13 +190,14 @@ class Shelf:
     def take_all(self) -> None:
         """Remove everything. O(n)."""
         with self.lock:
-            held = list(self.data.values())  # until the lock is released
+            held = list(self.data.values())
             self.data.clear()
             self.order.clear()
             self.schedule = Schedule()
             self.tags = Tags()
             self.size = 0
-        del held
+        for entry in held:  # neighbours hold each other: without this they would wait for a full collection
+            entry.before = entry.after = None
 
     def add_oldest_first(self, key: Any, value: object, expires: float | None, size: float) -> Entry:
         """Restore an entry of a copy, whose weight and order are known; nobody else may use the store yet."""
@@ -242,7 +245,7 @@ class Shelf:
                 self.schedule.remove(entry)
         if entry in self.tags.of:
             self.tags.remove(entry)
-        self.size -= entry.size
+        self.size = self.size - entry.size if self.data else 0
 
     def _overwrite(
         self, entry: Entry, value: object, expires: float | None, size: float, tags: frozenset[Hashable]
