@@ -33,13 +33,14 @@ MakeTier: TypeAlias = Callable[[Clock, random.Random], Tier]
 class _Request:
     """One request on its way: its forward now, and what it needs."""
 
-    __slots__ = ("arrived", "forward", "key", "tier", "work")
+    __slots__ = ("arrived", "counts", "forward", "key", "tier", "work")
 
-    def __init__(self, arrived: float, key: str | None, work: float, tier: Tier) -> None:
+    def __init__(self, arrived: float, key: str | None, work: float, tier: Tier, counts: bool) -> None:
         self.arrived = arrived
         self.key = key
         self.work = work
         self.tier = tier
+        self.counts = counts  # not in the warm-up
         self.forward: Forward
 
 
@@ -167,20 +168,18 @@ class Simulation:
         now = self._cell[0]
         self._arrived += 1
         if self._arrived == self._from + 1:
-            self._counts.clear()
-            self._latencies = array("d")
             self._begun = now
             for server in self.servers.values():
                 server.total = server.peak = 0
         tier = self.tiers[int(self._route() * len(self.tiers))]
-        request = _Request(now, self._key(), self._work(), tier)
+        request = _Request(now, self._key(), self._work(), tier, self._arrived > self._from)
         self._arrive_next()
-        self._counts["requests"] += 1
+        self._counts["requests"] += request.counts
         decision = tier.decide(request.key)
         if isinstance(decision, Forward):
             self._send(request, decision)
         else:
-            self._counts["refused"] += 1
+            self._counts["refused"] += request.counts
             self._open -= 1
 
     def _send(self, request: _Request, forward: Forward) -> None:
@@ -195,7 +194,7 @@ class Simulation:
         if request.key is not None:
             last = self._last.get(request.key)
             self._last[request.key] = id
-            if last is not None:
+            if last is not None and request.counts:
                 self._counts["stayed" if last == id else "moved"] += 1
         if len(server.working) < behaviour.workers:
             self._start(server, request)
@@ -215,7 +214,8 @@ class Simulation:
         del server.working[id(request)]
         server.served += 1
         now = self._cell[0]
-        self._latencies.append(now - request.arrived)
+        if request.counts:
+            self._latencies.append(now - request.arrived)
         self._open -= 1
         request.tier.finish(request.forward, Outcome.success(now - request.forward.started))
         if server.line:
@@ -227,10 +227,10 @@ class Simulation:
         request.tier.finish(forward, Outcome.failure("refused", waited))
         again = request.tier.retry(forward)
         if isinstance(again, Forward):
-            self._counts["retried"] += 1
+            self._counts["retried"] += request.counts
             self._send(request, again)
         else:
-            self._counts["failed"] += 1
+            self._counts["failed"] += request.counts
             self._open -= 1
 
     # Incidents and probes
