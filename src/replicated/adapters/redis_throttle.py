@@ -28,17 +28,24 @@ Down = Literal["open", "closed"] | Throttle
 _What = Literal["take", "peek", "refund"]
 
 # State is the time at which the bucket is full, as microseconds and the ticks beyond them: numbers in Lua
-# are doubles, and the two together would not fit one. A debt beyond the tolerance is believed to be the
-# tolerance, since only a server clock that stepped back makes one; so is a state that is not ours.
+# are doubles, and the two together would not fit one. They are packed, as text takes the script longer than
+# all else. A debt beyond the tolerance is believed to be the tolerance, since only a server clock that
+# stepped back makes one; so is a state that is not ours.
 SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local what, cost, tolerance, scale = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local cost, what = tonumber(ARGV[1]), ARGV[2] or 'take'
+local tolerance, scale = TOLERANCE, SCALE
 local state = redis.call('GET', KEYS[1])
 local debt, amend, wait = 0, what == 'refund', 0
 if state then
-  local full, rest = string.match(state, '^(%d+):(%d+)$')
-  debt = full and (full - now) * scale + rest or tolerance + 1
+  debt = tolerance + 1
+  if #state == 16 then
+    local full, rest = struct.unpack('>dd', state)
+    if full > 1e15 and rest >= 0 then
+      debt = (full - now) * scale + rest
+    end
+  end
 end
 if what == 'refund' then
   debt = debt - cost
@@ -58,14 +65,14 @@ if amend and what ~= 'peek' then
   if debt == 0 then
     redis.call('DEL', KEYS[1])
   else
-    local full = string.format('%.0f:%.0f', now + math.floor(debt / scale), debt % scale)
-    redis.call('SET', KEYS[1], full, 'PX', string.format('%.0f', math.ceil(debt / scale / 1000) + 1))
+    local full = struct.pack('>dd', now + math.floor(debt / scale), debt % scale)
+    redis.call('SET', KEYS[1], full, 'PX', math.ceil(debt / scale / 1000) + 1)
   end
 end
 return wait
 """
 
-_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_ONE = 1
 _EXACT = 2**51  # a debt and a cost together must be whole in a double
 
 
@@ -111,6 +118,13 @@ class _Shared:
         self._gcra = Gcra(rate, burst, clock)
         self._scale, self._unit = _microseconds(self._gcra)
         self._tolerance = math.floor(self._gcra.burst * self._unit)
+        # The limit stands in the script: an argument costs more on its way than the script does with it.
+        numbers = {"TOLERANCE": self._tolerance, "SCALE": self._scale}
+        self._script = SCRIPT
+        for name, number in numbers.items():
+            self._script = self._script.replace(name, str(number))
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._one = b"%d" % self._unit
         self._down = down
         self._prefix = prefix.encode()
         self._retry_every = retry_every
@@ -125,13 +139,15 @@ class _Shared:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._gcra}>"
 
-    def _question(self, what: _What, key: Hashable, cost: Number) -> tuple[bytes, str, int, int, int]:
-        self._gcra.ticks(cost)  # says what is wrong with it
-        ticks = math.ceil(Fraction(cost) * self._unit)
+    def _question(self, what: _What, key: Hashable, cost: Number) -> tuple[bytes | str, ...]:
         hash(key)
+        ticks = self._one
+        if cost is not _ONE:
+            self._gcra.ticks(cost)  # says what is wrong with it
+            ticks = b"%d" % min(math.ceil(Fraction(cost) * self._unit), self._tolerance)
         # Encoded here: a client refuses a lone surrogate, and a key that fails would stop the asking for all.
         name = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
-        return self._prefix + name, what, min(ticks, self._tolerance), self._tolerance, self._scale
+        return (self._prefix + name, ticks) if what == "take" else (self._prefix + name, ticks, what)
 
     def _asks(self) -> bool:
         return self._clock() >= self._ask_again
@@ -243,11 +259,11 @@ class RedisThrottle(_Shared):
         if self._asks():
             try:
                 try:
-                    answer = self._client.evalsha(_SHA, 1, *question)
+                    answer = self._client.evalsha(self._sha, 1, *question)
                 except Exception as error:
                     if not _is_unknown_script(error):
                         raise
-                    answer = self._client.eval(SCRIPT, 1, *question)
+                    answer = self._client.eval(self._script, 1, *question)
                 return self._wait(answer)
             except Exception:  # whatever a client raises: a request never fails for the throttle's sake
                 self._failed()
@@ -296,11 +312,11 @@ class AsyncRedisThrottle(_Shared):
             try:
                 async with asyncio.timeout(self._deadline):
                     try:
-                        answer = await self._client.evalsha(_SHA, 1, *question)
+                        answer = await self._client.evalsha(self._sha, 1, *question)
                     except Exception as error:
                         if not _is_unknown_script(error):
                             raise
-                        answer = await self._client.eval(SCRIPT, 1, *question)
+                        answer = await self._client.eval(self._script, 1, *question)
                 return self._wait(answer)
             except Exception:
                 self._failed()
