@@ -16,7 +16,18 @@ from ..http.framing import Limits
 from ..http.identity import Client, Identity, Network, address_key
 from ..http.message import Request, Response
 from ..tier import Tier
-from .asgi_front import AppHandler, ASGIApp, HandlerApp, Message, Receive, Scope, Send, request_of, respond
+from .asgi_app import AppHandler
+from .asgi_front import (
+    Arrivals,
+    ASGIApp,
+    HandlerApp,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    request_of,
+    respond,
+)
 from .exchange import Exchange, ThrottleKey, gatekeeper, too_many
 from .http_cache import HttpCache
 from .upstream import Upstream
@@ -91,19 +102,30 @@ class ThrottleMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope; a WebSocket counts as the request that opens it."""
-        wait = self.wait(scope, receive) if scope["type"] in ("http", "websocket") else 0.0
+        wait = self.wait(scope) if scope["type"] in ("http", "websocket") else 0.0
         if wait <= 0:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await respond(too_many(wait), receive, send)
+            await respond(too_many(wait), Arrivals(scope, receive), send)
+        elif "websocket.http.response" in (scope.get("extensions") or ()):
+            await respond(too_many(wait), Arrivals(scope, receive), as_refusal(send))
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await send({"type": "websocket.close", "code": 1008})  # which servers turn into a 403
 
-    def wait(self, scope: Scope, receive: Receive) -> float:
-        request = request_of(scope, receive)
+    def wait(self, scope: Scope) -> float:
+        request = request_of(scope)
         client = self.identity.client(request.peer, request.scheme, request.headers)
         key = self.key(client, request)
         return 0.0 if key is None else self.throttle.take(key)
+
+
+def as_refusal(send: Send) -> Send:
+    """Return ``send`` for a response that stands in place of a WebSocket."""
+
+    async def send_refusal(message: Message) -> None:
+        await send({**message, "type": "websocket." + message["type"]})
+
+    return send_refusal
 
 
 def by_address_and_path(client: Client, request: Request) -> str:
@@ -117,11 +139,17 @@ class CacheMiddleware(HandlerApp):
     Args:
         app: Answers what the cache cannot.
         size: Bytes that stored responses may take together.
-        ttl: Seconds for responses that do not say how long they keep; by default those are not stored.
+        ttl: Seconds for responses that do not say how long they keep; by default those that say when they
+            were modified are kept for a tenth of the time since then, the others not at all.
+        grace: Seconds beyond its lifetime that a response is served while a new one is fetched.
+        keep: Seconds beyond its lifetime that a response is served when the application fails.
         trusted: Networks whose X-Forwarded-Proto and -Host are believed.
 
+    Attributes:
+        cache: What it keeps; ``cache.purge(tag)`` forgets what carries a Surrogate-Key.
+
     Raises:
-        ValueError: ``size`` or ``ttl`` is not above zero.
+        ValueError: A number cannot be.
     """
 
     def __init__(
@@ -130,12 +158,14 @@ class CacheMiddleware(HandlerApp):
         *,
         size: int = 64 * 1024 * 1024,
         ttl: float | None = None,
+        grace: float = 0.0,
+        keep: float = 0.0,
         trusted: Iterable[str | Network] = (),
     ) -> None:
         self.app = app
-        super().__init__(
-            HttpCache(AppHandler(app), size=size, rules=HttpCacheRules(ttl=ttl), identity=Identity(trusted))
-        )
+        rules = HttpCacheRules(ttl=ttl, grace=grace, keep=keep)
+        self.cache = HttpCache(AppHandler(app), size=size, rules=rules, identity=Identity(trusted))
+        super().__init__(self.cache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope; everything but HTTP goes to the application as it is."""
@@ -187,10 +217,10 @@ class ReadinessEndpoint:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"] == self.live_path:
-            await respond(probe_answer(scope["method"], True), receive, send)
+            await respond(probe_answer(scope["method"], True), Arrivals(scope, receive), send)
         elif scope["path"] == self.ready_path:
-            await respond(probe_answer(scope["method"], self.can_serve), receive, send)
-        elif self.draining:
+            await respond(probe_answer(scope["method"], self.can_serve), Arrivals(scope, receive), send)
+        elif self.draining and scope.get("http_version", "1.1") in ("1.0", "1.1"):
             await self.app(scope, receive, closing(send))
         else:
             await self.app(scope, receive, send)

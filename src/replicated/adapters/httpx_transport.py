@@ -7,8 +7,10 @@ decides only what it takes a client to know: which requests can be repeated, and
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from ..affinity import Affinity, Facts
 from ..errors import MissingExtra, NoReplica, Refused
@@ -23,8 +25,11 @@ except ImportError:  # pragma: no cover - the environment without the extra has 
 __all__ = ["AsyncReplicatedTransport", "NoReplicaError", "RefusedError", "ReplicatedTransport"]
 
 REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-Finish: TypeAlias = Callable[[Outcome], None]
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
+OURS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.PoolTimeout)
+"""Failures of this side: no replica is to blame, and another one would change nothing."""
+RETRIED = frozenset((502, 503, 504))
+"""Answers by which a replica says that it is not the one to ask: another may be."""
 
 
 class NoReplicaError(NoReplica, httpx.ConnectError):
@@ -34,6 +39,9 @@ class NoReplicaError(NoReplica, httpx.ConnectError):
         NoReplica.__init__(self, message, retry_after)
         self._request = None
 
+    def __reduce__(self) -> tuple[type, tuple[str, float]]:
+        return type(self), (str(self), self.retry_after)
+
 
 class RefusedError(Refused, httpx.TransportError):
     """The throttle said no, before anything was sent."""
@@ -41,6 +49,22 @@ class RefusedError(Refused, httpx.TransportError):
     def __init__(self, message: str, retry_after: float) -> None:
         Refused.__init__(self, message, retry_after)
         self._request = None
+
+    def __reduce__(self) -> tuple[type, tuple[str, float]]:
+        return type(self), (str(self), self.retry_after)
+
+
+@functools.lru_cache(4096)
+def origin_of(url: str) -> httpx.URL:
+    """Return where a replica listens.
+
+    Raises:
+        ValueError: The URL does not say.
+    """
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.raw_path not in (b"", b"/"):
+        raise ValueError(f"url must be http://host:port, not {url!r}")
+    return parsed
 
 
 class Attempts:
@@ -55,8 +79,11 @@ class Attempts:
     ) -> None:
         self.tier = tier
         self.request = request
-        headers = [(name.lower(), value) for name, value in request.headers.raw]
-        key = affinity(Facts(path=request.url.path, headers=headers)) if affinity else None
+        key = None
+        if affinity is not None:
+            path = request.url.raw_path.partition(b"?")[0].decode("latin-1")
+            headers = [(name.lower(), value) for name, value in request.headers.raw]
+            key = affinity(Facts(path=path, headers=headers))
         whom = throttle_key(request) if throttle_key else None
         decision = tier.decide(key, throttle_key=whom)
         match decision:
@@ -71,112 +98,139 @@ class Attempts:
             case _:
                 assert_never(decision)
 
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be sent again: bytes can, a stream may be half consumed."""
+        return isinstance(self.request.stream, httpx.ByteStream)
+
     def outgoing(self) -> httpx.Request:
         """Return the request as it goes to the replica: its address, and all else as the user chose."""
-        url = httpx.URL(self.forward.replica.url)
+        origin = origin_of(self.forward.replica.url)
         request = self.request
         extensions = request.extensions
-        if url.scheme == "https" and "sni_hostname" not in extensions:
+        if origin.scheme == "https" and "sni_hostname" not in extensions:
             # The certificate is the service's: what an address cannot name, the user's URL does.
             extensions = {**extensions, "sni_hostname": request.url.host}
-        target = request.url.copy_with(scheme=url.scheme, host=url.host, port=url.port)
+        target = request.url.copy_with(scheme=origin.scheme, host=origin.host, port=origin.port)
         return httpx.Request(
             request.method, target, headers=request.headers, stream=request.stream, extensions=extensions
         )
 
     def failed(self, error: BaseException) -> None:
         """Finish the attempt, and go on to the next one or raise."""
-        forward = self.forward
-        if not isinstance(error, httpx.TransportError):
-            self.tier.finish(forward, Outcome.cancelled(type(error).__name__))
+        if not isinstance(error, httpx.TransportError) or isinstance(error, OURS):
+            self.tier.finish(self.forward, Outcome.cancelled(type(error).__name__))
             raise error
-        self.tier.finish(forward, Outcome.failure(f"{type(error).__name__}: {error}"))
-        # A body that is bytes can be sent again; a stream may be half consumed.
-        repeatable = isinstance(self.request.stream, httpx.ByteStream) and (
-            self.request.method in REPEATABLE or isinstance(error, NOT_SENT)
-        )
-        decision = self.tier.retry(forward) if repeatable else None
-        if not isinstance(decision, Forward):
+        self.tier.finish(self.forward, blame(error))
+        sent = not isinstance(error, NOT_SENT)
+        if not self.replayable or (sent and self.request.method not in REPEATABLE) or not self.next():
             raise error
-        self.forward = decision
 
-    def finisher(self, status: int) -> Finish:
-        """Return what ends the attempt at the end of the response's body."""
-        forward = self.forward
+    def next(self) -> bool:
+        """Go on to another replica, if the tier has one for a request whose attempt was finished."""
+        decision = self.tier.retry(self.forward)
+        if isinstance(decision, Forward):
+            self.forward = decision
+            return True
+        return False
 
-        def finish(outcome: Outcome) -> None:
-            if outcome.ok and status >= 500 and status != 501:
-                outcome = Outcome.failure(f"status {status}")
-            elif outcome.ok:
-                outcome = Outcome.success(max(0.0, self.tier.now() - forward.started))
-            self.tier.finish(forward, outcome)
+    def answered(self, status: int) -> Ending | None:
+        """Return what finishes the attempt with the response's body, or None to try another replica."""
+        forward, latency = self.forward, max(0.0, self.tier.now() - self.forward.started)
+        if status < 500 or status == 501:
+            return Ending(
+                self.tier, forward, Outcome.success(latency), Outcome.cancelled("closed before its end")
+            )
+        failure = Outcome.failure(f"status {status}", latency)
+        if status in RETRIED and self.replayable and self.request.method in REPEATABLE:
+            self.tier.finish(forward, failure)
+            return None if self.next() else Ending(self.tier, None, failure, failure)
+        return Ending(self.tier, forward, failure, failure)
 
-        return finish
+
+def blame(error: Exception) -> Outcome:
+    return Outcome.failure(f"{type(error).__name__}: {error}")
 
 
 class Ending:
-    """Finishes an attempt once, when the body is over or given up."""
+    """Finishes an attempt once: when the body is over, or given up.
 
-    def __init__(self, finish: Finish) -> None:
-        self.finish: Finish | None = finish
-        self.outcome = Outcome.cancelled("closed before its end")
+    Args:
+        tier: Whose attempt it is.
+        forward: What is finished; None when it was before.
+        whole: How it ended when the body was whole.
+        otherwise: How it ended when the body was not read to its end.
+    """
 
-    def end(self) -> None:
-        finish, self.finish = self.finish, None
-        if finish is not None:
-            finish(self.outcome)
+    def __init__(self, tier: Tier, forward: Forward | None, whole: Outcome, otherwise: Outcome) -> None:
+        self.tier = tier
+        self.forward = forward
+        self.whole = whole
+        self.outcome = otherwise
+
+    def finish(self) -> None:
+        """Finish the attempt, if that was not done before."""
+        forward, self.forward = self.forward, None
+        if forward is not None:
+            self.tier.finish(forward, self.outcome)
 
 
-class SyncBody(Ending, httpx.SyncByteStream):
+class SyncBody(httpx.SyncByteStream):
     """A response's body that tells when it is over."""
 
-    def __init__(self, stream: httpx.SyncByteStream, finish: Finish) -> None:
-        super().__init__(finish)
+    def __init__(self, stream: httpx.SyncByteStream, ending: Ending) -> None:
         self.stream = stream
+        self.ending = ending
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self.stream
         except httpx.TransportError as error:
-            self.outcome = Outcome.failure(f"{type(error).__name__}: {error}")
+            self.ending.outcome = blame(error)
             raise
-        self.outcome = Outcome.success()
+        self.ending.outcome = self.ending.whole
 
     def close(self) -> None:
+        """Close the body, and finish the attempt."""
         try:
             self.stream.close()
         finally:
-            self.end()
+            self.ending.finish()
 
 
-class AsyncBody(Ending, httpx.AsyncByteStream):
+class AsyncBody(httpx.AsyncByteStream):
     """A response's body that tells when it is over."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, finish: Finish) -> None:
-        super().__init__(finish)
+    def __init__(self, stream: httpx.AsyncByteStream, ending: Ending) -> None:
         self.stream = stream
+        self.ending = ending
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for piece in self.stream:
                 yield piece
         except httpx.TransportError as error:
-            self.outcome = Outcome.failure(f"{type(error).__name__}: {error}")
+            self.ending.outcome = blame(error)
             raise
-        self.outcome = Outcome.success()
+        self.ending.outcome = self.ending.whole
 
     async def aclose(self) -> None:
+        """Close the body, and finish the attempt."""
         try:
             await self.stream.aclose()
         finally:
-            self.end()
+            self.ending.finish()
 
 
 class ReplicatedTransport(httpx.BaseTransport):
     """Balances the requests of an ``httpx.Client`` over the replicas of a tier.
 
-    Repeatable requests whose replica fails before its response begins go on to another one, within the
-    tier's retry budget. A ``NoReplicaError`` is raised when nobody can serve.
+    Repeatable requests whose replica fails before its response begins, or answers 502, 503 or 504, go on to
+    another one, within the tier's retry budget; a body that is a stream is never sent twice. A
+    ``NoReplicaError`` is raised when nobody can serve, a ``RefusedError`` when the throttle says no.
+
+    Every request of the client goes to the tier, whatever host its URL names. Where a client speaks to others
+    as well, or follows redirects to them, mount it: ``mounts={"http://service": ReplicatedTransport(tier)}``.
 
     Args:
         tier: Decides who serves.
@@ -196,20 +250,27 @@ class ReplicatedTransport(httpx.BaseTransport):
         self.tier = tier
         self.affinity = affinity
         self.throttle_key = throttle_key
-        self.inner = inner or httpx.HTTPTransport()
+        self.inner = httpx.HTTPTransport() if inner is None else inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to a replica."""
         attempts = Attempts(self.tier, self.affinity, self.throttle_key, request)
+        refused: httpx.Response | None = None
         while True:
             try:
+                if refused is not None:
+                    with contextlib.suppress(httpx.TransportError):  # it has had its blame
+                        refused.close()
                 response = self.inner.handle_request(attempts.outgoing())
-                break
             except BaseException as error:
                 attempts.failed(error)
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        response.stream = SyncBody(response.stream, attempts.finisher(response.status_code))
-        return response
+                continue
+            assert isinstance(response.stream, httpx.SyncByteStream)
+            ending = attempts.answered(response.status_code)
+            if ending is not None:
+                response.stream = SyncBody(response.stream, ending)
+                return response
+            refused = response
 
     def close(self) -> None:
         """Close the inner transport."""
@@ -230,20 +291,27 @@ class AsyncReplicatedTransport(httpx.AsyncBaseTransport):
         self.tier = tier
         self.affinity = affinity
         self.throttle_key = throttle_key
-        self.inner = inner or httpx.AsyncHTTPTransport()
+        self.inner = httpx.AsyncHTTPTransport() if inner is None else inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to a replica."""
         attempts = Attempts(self.tier, self.affinity, self.throttle_key, request)
+        refused: httpx.Response | None = None
         while True:
             try:
+                if refused is not None:
+                    with contextlib.suppress(httpx.TransportError):  # it has had its blame
+                        await refused.aclose()
                 response = await self.inner.handle_async_request(attempts.outgoing())
-                break
             except BaseException as error:
                 attempts.failed(error)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = AsyncBody(response.stream, attempts.finisher(response.status_code))
-        return response
+                continue
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            ending = attempts.answered(response.status_code)
+            if ending is not None:
+                response.stream = AsyncBody(response.stream, ending)
+                return response
+            refused = response
 
     async def aclose(self) -> None:
         """Close the inner transport."""
