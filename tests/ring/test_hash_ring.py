@@ -221,6 +221,8 @@ def test_empty(nodes):
         ({"a": True}, TypeError, "weight of 'a'"),
         ({"a": "1"}, TypeError, "weight of 'a'"),
         ({"a": 30_000}, ValueError, "11520000 points"),
+        ({"a": 1e308}, ValueError, "points, more than its limit of 8388608"),
+        ({"a": 10**400}, ValueError, "weight of 'a'"),
     ],
 )
 def test_bad_memberships_change_nothing(nodes, error, says):

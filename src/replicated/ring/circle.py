@@ -174,14 +174,19 @@ class Circle:
     def first(self, position: int, count: int) -> list[str]:
         """Return the first ``count`` of ``walk``, fewer if there are fewer.
 
-        In C where a few points have them all, as they mostly do.
+        For the few that are mostly asked for, a list of what was met and a slice of the points that follow
+        take half the time of a generator and a set.
         """
-        place = self.place(position)
-        numbers = list(dict.fromkeys(self.owners[place : place + 2 * count + 2]))
-        if len(numbers) < count:
-            return list(islice(self.walk(position), count))
-        names = self.names
-        return [names[number] for number in numbers[:count]]  # type: ignore[misc]  # a point has a name
+        if count <= 8:
+            place = self.place(position)
+            found: list[int] = []
+            for number in self.owners[place : place + 2 * count + 2]:
+                if number not in found:
+                    found.append(number)
+                    if len(found) == count:
+                        names = self.names
+                        return [names[number] for number in found]  # type: ignore[misc]  # a point has a name
+        return list(islice(self.walk(position), count))
 
     def walk(self, position: int) -> Iterator[str]:
         """Yield every node that has a point, in the order in which their points follow ``position``."""

@@ -51,8 +51,8 @@ class NearestCircle(Circle):
         at, owners = plain.ends, plain.owners
         after = at[1:] + at[:1]
         ends = [here + ((there - here) % (1 << bits) // 2) for here, there in zip(at, after, strict=True)]
-        if len(at) == 1:
-            ends = [(1 << bits) - 1]
+        if at and at[0] == at[-1]:  # on one position, whose distance to itself is the whole circle
+            ends[-1] = (1 << bits) - 1
         turn = 0
         if ends and ends[-1] >> bits:  # the last point's arc reaches over the end of the positions
             ends.insert(0, ends.pop() - (1 << bits))

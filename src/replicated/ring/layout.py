@@ -98,7 +98,11 @@ class Xxh3:
     def plan(self, weights: Mapping[str, float]) -> dict[str, tuple[str, int]]:
         """Return every node with a weight above 0, by name."""
         served = sorted(node for node, weight in weights.items() if weight)
-        return {node: (node, max(1, round(weights[node] * self.vnodes))) for node in served}
+        return {node: (node, max(1, self._count(weights[node]))) for node in served}
+
+    def _count(self, weight: float) -> int:
+        # Beyond 2**53 a float is whole, and the product might be no float any more.
+        return round(weight * self.vnodes) if weight < 1 << 53 else int(weight) * self.vnodes
 
     def points(self, label: str, count: int) -> list[int]:
         """Return the positions of ``count`` points."""

@@ -18,6 +18,7 @@ from .weights import Nodes
 
 __all__ = ["Maglev"]
 
+_encode = str.encode
 MAX_SIZE = 5_000_011
 """The largest size that Envoy takes."""
 
@@ -63,7 +64,10 @@ class Maglev(FixedTable):
 
     def owner(self, key: Key) -> str:
         """Return the node where ``key`` lives. O(1)."""
-        return self._names[self._slots[xxh64(self._data(key)) % self._size]]
+        try:
+            return self._names[self._slots[xxh64(_encode(key)) % self._size]]  # type: ignore[arg-type]
+        except (TypeError, UnicodeEncodeError, IndexError):  # bytes, no key at all, or nobody to own it
+            return self._names[self._slots[xxh64(self._data(key)) % self._size]]
 
     def walk(self, key: Key) -> Iterator[str]:
         """Return the nodes in the order in which Envoy tries them, each once, the owner first."""
@@ -125,7 +129,7 @@ class Maglev(FixedTable):
     def _identity(self) -> tuple[Any, ...]:
         return (*super()._identity(), self._size)
 
-    def _filled(self) -> array[int]:
+    def _filled(self) -> bytes | array[int]:
         """Let the nodes take slots in turn until all are taken. O(size log size) steps on average."""
         size, names = self._size, self._names
         slots: list[int] = [-1] * size
@@ -152,5 +156,6 @@ class Maglev(FixedTable):
                     left -= 1
                     if not left:
                         break
-        code = "B" if len(names) <= 1 << 8 else "H" if len(names) <= 1 << 16 else "I"
-        return array(code, slots if names else [])
+        if len(names) <= 1 << 8:
+            return bytes(slots if names else b"")  # indexed in half the time of an array
+        return array("H" if len(names) <= 1 << 16 else "I", slots)

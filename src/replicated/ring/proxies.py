@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import ceil
+from math import ceil, inf
 from typing import ClassVar
 from zlib import crc32
 
@@ -71,6 +71,8 @@ class Envoy:
 
     def _counts(self, weights: Mapping[str, float]) -> dict[str, int]:
         total = sum(weights.values())
+        if total == inf:
+            raise ValueError("weights must have a finite sum, as Envoy's have")
         shares = {node: weight / total for node, weight in weights.items() if weight}
         if not shares:
             return {}

@@ -5,7 +5,7 @@ It may not know what a weight means to a table, only that 0 is "none of the keys
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
@@ -44,7 +44,7 @@ def checked_weight(node: str, weight: float) -> float:
     """
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise TypeError(f"weight of {node!r} must be a number, not {weight!r}")
-    if not 0 <= weight < math.inf:
+    if not 0 <= weight <= sys.float_info.max:  # an int can be too large as well
         raise ValueError(f"weight of {node!r} must be finite and not negative, not {weight!r}")
     return weight
 
@@ -74,9 +74,9 @@ def whole(weights: Mapping[str, float], system: str) -> dict[str, int]:
     """Return the weights above 0 as ints, for a ring whose ``system`` knows no others.
 
     Raises:
-        ValueError: A weight is not a whole number.
+        ValueError: A weight is not a whole number, or does not fit 32 bits.
     """
     for node, weight in weights.items():
-        if weight != int(weight):
-            raise ValueError(f"weight of {node!r} must be a whole number, as {system} has it, not {weight!r}")
+        if weight != int(weight) or weight >= 1 << 32:
+            raise ValueError(f"weight of {node!r} must be whole and below 2**32 for {system}, not {weight!r}")
     return {node: int(weight) for node, weight in weights.items() if weight}
