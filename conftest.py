@@ -12,10 +12,12 @@ Ports in the texts stand for others that are free, so that the machine's own 808
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -113,6 +115,7 @@ class Shell:
         done = self.directory / ".done"
         self.say(command)
         if command.endswith("&"):
+            self.say("echo $! >> .jobs")
             wait_until_it_listens(command)
         self.say(f"touch {done}")
         until(done.exists, command)
@@ -121,7 +124,12 @@ class Shell:
 
     def close(self) -> None:
         """Kill what still runs, and clear up."""
-        self.bash.communicate("kill -9 $(jobs -p) 2>&-; exit\n")
+        self.bash.kill()
+        self.bash.communicate()
+        jobs = self.directory / ".jobs"
+        for job in jobs.read_text().split() if jobs.exists() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(job), signal.SIGKILL)
         self.printed.close()
         shutil.rmtree(self.directory)
 
