@@ -4,31 +4,43 @@ What a take costs, what a key costs, how long the longest call is while a millio
 exact everybody is in virtual time: by how much the worst window exceeds rate * w + burst, and what share is
 delivered of what an exact bucket would have let through on the same arrivals.
 
-    python benchmarks/bench_throttle.py [--json FILE]
+    python benchmarks/bench_throttle.py [--json FILE] [--write]
+
+With ``--write`` the tables are put into the page on the throttle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
+import shutil
+import socket
+import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from unittest import mock
 
 import limits
+import redis
 import token_bucket
 from aiolimiter import AsyncLimiter
 from measure import emit, interleaved, per_call, table
 from pyrate_limiter import AbstractClock, InMemoryBucket, Limiter, Rate, SingleBucketFactory
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from throttled import RateLimiterType, Throttled, rate_limiter, store
 
+from replicated.adapters.redis_throttle import RedisThrottle
 from replicated.throttle import Number, Throttle, TokenBucket
 
 Admit = Callable[[str], bool]
+PAGE = Path(__file__).parents[1] / "docs" / "throttle.md"
 VAST = 10**9
 CALLS = 10_000
 
@@ -291,6 +303,40 @@ def accuracy() -> tuple[str, dict[str, dict[str, tuple[float, float]]]]:
     return "\n".join([title, "", *rows, ""]), figures
 
 
+def shared() -> dict[str, float]:
+    """Seconds of a decision by a server here, and of the script that does nothing, over one client."""
+    program = shutil.which("valkey-server") or shutil.which("redis-server")
+    if program is None:
+        return {}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([program, "--port", str(port), "--save", ""], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        next(line for line in server.stdout if "ready to accept" in line.lower())
+        with redis.Redis(port=port, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
+            nothing = client.script_load("return 0")
+
+            def bare(key: str) -> object:
+                return client.evalsha(nothing, 1, key, b"1")
+
+            take = RedisThrottle(client, 10**6, VAST).take
+            keys = ["client"] * 200
+            return interleaved(
+                {
+                    "EVALSHA of an empty script": per_call(
+                        lambda key: client.evalsha(nothing, 1, key, b"1"), keys
+                    ),
+                    "replicated RedisThrottle.take": per_call(take, keys),
+                },
+                rounds=41,
+            )
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
 def main() -> None:
     one = speed(["client"] * CALLS)
     many = speed([f"client-{index % 10_000}" for index in range(CALLS)])
@@ -299,26 +345,35 @@ def main() -> None:
         lambda *_: ours(Fraction(1, 3600), 10), 1_000_000
     )
     swept = sweep(1_000_000)
-    exactness, figures = accuracy()
+    exactness, exact_to = accuracy()
     lines = ["### Bytes a key beyond the key (20,000 keys)", "", "| | bytes |", "|---|---:|"]
     lines += [f"| {name} | {size:,.0f} |" for name, size in sorted(memory.items(), key=lambda item: item[1])]
+    by_server = shared()
     lines += ["", "### Longest call while a million idle keys are swept", "", "| | us |", "|---|---:|"]
     lines += [f"| {name} | {seconds * 1e6:,.0f} |" for name, seconds in swept.items()]
-    text = "\n".join(
-        [
-            table("One key, admitted", one, floor="time.monotonic", calls=CALLS),
-            table("10,000 keys in turn, admitted", many, floor="replicated Throttle.take", calls=CALLS),
-            *lines,
-            "",
-            exactness,
-        ]
-    )
-    emit(
-        "throttle",
-        text,
-        {"one key": one, "10,000 keys": many, "bytes a key": memory, "sweep": swept, "accuracy": figures},
-        sys.argv[1:],
-    )
+    tables = [
+        table("One key, admitted", one, floor="time.monotonic", calls=CALLS),
+        table("10,000 keys in turn, admitted", many, floor="replicated Throttle.take", calls=CALLS),
+    ]
+    if by_server:
+        floor = "EVALSHA of an empty script"
+        tables.append(table("By a server, one client", by_server, floor=floor, calls=200, unit="us"))
+    figures = {
+        "one key": one,
+        "10,000 keys": many,
+        "bytes a key": memory,
+        "sweep": swept,
+        "server": by_server,
+        "accuracy": exact_to,
+    }
+    emit("throttle", "\n".join([*tables, *lines, "", exactness]), figures, sys.argv[1:])
+    if "--write" in sys.argv[1:]:
+        text = PAGE.read_text("utf-8")
+        for name, part in {"speed": tables, "memory": [*lines, ""], "accuracy": [exactness]}.items():
+            mark = f"<!-- {name} -->"
+            placed = f"{mark}\n\n{chr(10).join(part)}\n{mark}"
+            text = re.sub(f"{mark}.*?{mark}", lambda _, placed=placed: placed, text, flags=re.DOTALL)
+        PAGE.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
