@@ -32,6 +32,7 @@ class Report:
         seed: What repeats the run.
         seconds: How long it lasted, in virtual time.
         served: Requests by replica.
+        percentiles: The latency that each whole percent of the answered ones does not exceed, from 1 to 100.
     """
 
     requests: int
@@ -50,6 +51,7 @@ class Report:
     seed: int
     seconds: float
     served: Mapping[str, int]
+    percentiles: tuple[float, ...] = ()
 
     @property
     def refused_share(self) -> float:

@@ -310,4 +310,5 @@ class Simulation:
             seed=self.seed,
             seconds=self.now - self._begun,
             served=served,
+            percentiles=tuple([quantile(ordered, percent / 100) for percent in range(1, 101)]),
         )
