@@ -179,7 +179,7 @@ def test_a_storm_of_cancellations(scripted: Any) -> None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-            for _ in range(20):
+            for _ in range(8):
                 await asyncio.gather(*(one() for _ in range(20)))
             assert tier.in_flight == 0
             for _ in range(5):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from replicated import Replica, RetryBudget, RoundRobin, Tier, Verdict
+from replicated import Hit, Refuse, Replica, RetryBudget, RoundRobin, Tier, Verdict
 from replicated.adapters.exchange import BodyTooLarge, ClientGone, Exchange, admission, gatekeeper
 from replicated.adapters.upstream import Timeouts, Upstream
 from replicated.affinity import Facts
@@ -480,8 +480,9 @@ def test_who_leaves_takes_its_connections_along(scripted: Any, answers: Any) -> 
             for _ in range(2):
                 await ends.ask()
             ends.tier.readiness.remove("a")
-            ends.tier.readiness.add(Replica("d"))
-            ends.tier.readiness.remove("d")
+            ends.tier.readiness.add(Replica("no address"))
+            ends.exchange.let_go()
+            ends.tier.readiness.remove("no address")
             await ends.ask()
             await a.quiet()
             assert len(b.running) == 1
@@ -524,6 +525,28 @@ def test_what_cannot_be_is_refused(option: str, value: Any) -> None:
     """A name that Via cannot carry and a size that is none are ValueErrors showing them."""
     with pytest.raises(ValueError, match=f"{option} must be"):
         Exchange(Tier(), Upstream(), **{option: value})
+
+
+def test_what_else_a_tier_can_decide() -> None:
+    """A tier that refuses by itself is a 429; one that caches values in itself is a mistake, told as one."""
+
+    class Odd(Tier):
+        decision: Any = None
+
+        def decide(self, *args: Any, **options: Any) -> Any:
+            return self.decision
+
+    async def main() -> None:
+        tier = Odd()
+        exchange = Exchange(tier, Upstream())
+        tier.decision = Refuse(1.5)
+        response = await exchange(Request("GET", b"/", [HOST]))
+        assert (response.status, find(response.headers, b"retry-after")) == (429, b"2")
+        tier.decision = Hit("x")
+        with pytest.raises(TypeError, match="caches responses in front"):
+            await exchange(Request("GET", b"/", [HOST]))
+
+    run(main)
 
 
 # -- the gate ---------------------------------------------------------------------------------------------

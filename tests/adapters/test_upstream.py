@@ -226,6 +226,29 @@ def test_an_answer_before_the_end_of_its_request(scripted: Any) -> None:
     run(main)
 
 
+def test_an_answer_while_the_client_still_thinks(scripted: Any) -> None:
+    """With the answer read, an upload that waits for its client is given up, and so is the connection."""
+
+    async def main() -> None:
+        async def play(peer: Any) -> None:
+            await peer.head()
+            await peer.send(OK)
+            await peer.gone()
+
+        async def thinking() -> Any:
+            yield b"x"
+            await asyncio.Event().wait()
+
+        upstream = Upstream()
+        async with scripted(play) as replica:
+            assert await get(upstream, replica.url, "POST", body=thinking()) == (200, b"ok")
+            await replica.quiet()
+            assert not any(pool.connections for pool in upstream.pools.values())
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main)
+
+
 def test_an_upload_that_breaks_off_is_its_senders_fault(scripted: Any) -> None:
     """What the body raises is what `send` raises, at the head and within the response, and nothing leaks."""
 

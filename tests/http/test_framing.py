@@ -98,6 +98,11 @@ def test_methods_and_targets_that_are_not_forwarded(method: str, target: bytes, 
     assert violation.status == status
 
 
+def test_methods_of_others_pass() -> None:
+    """A method that is a token passes, whether or not we have heard of it."""
+    assert check_request("PROPFIND", b"/", [HOST], LIMITS) is None
+
+
 def test_options_may_ask_for_the_server_itself() -> None:
     """OPTIONS * is a request like any other."""
     assert check_request("OPTIONS", b"*", [HOST], LIMITS) is None

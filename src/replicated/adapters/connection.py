@@ -111,8 +111,9 @@ class Connection(asyncio.Protocol):
     def send(self, method: str, target: bytes, headers: Headers, timeout: float) -> None:
         """Write a request's head; the response's head is due within ``timeout`` seconds."""
         self.begin(method)
-        lines = [b"%b %b HTTP/1.1\r\n" % (method.encode("latin-1"), target)]
-        lines += [b"%b: %b\r\n" % line for line in headers]
+        lines = [method.encode("latin-1"), b" ", target, b" HTTP/1.1\r\n"]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
         self.transport.write(b"".join(lines))
         self.arm(timeout)

@@ -33,8 +33,10 @@ def find_all(headers: Headers, name: bytes) -> list[bytes]:
 
 def token_list(headers: Headers, name: bytes) -> list[bytes]:
     """Return the members of a comma-separated field over all its lines, lower-cased, empty ones dropped."""
-    joined = b",".join(find_all(headers, name))
-    return [token for part in joined.lower().split(b",") if (token := part.strip(b" \t"))]
+    lines = [value for field, value in headers if field == name]
+    if not lines:
+        return lines
+    return [token for part in b",".join(lines).lower().split(b",") if (token := part.strip(b" \t"))]
 
 
 def entity_tag_matches(if_none_match: bytes, etag: bytes) -> bool:

@@ -6,6 +6,7 @@ one of them is being lied to: the answer is 400 and the connection ends (RFC 911
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -15,11 +16,13 @@ from .message import Headers
 __all__ = ["Limits", "Violation", "check_request"]
 
 DIGITS = re.compile(rb"[0-9]{1,18}")
-NOT_IN_TOKEN = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
-# HTTP/2 can carry in a value, a method or a path what on an HTTP/1.1 wire would begin another line.
-NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-NOT_IN_TARGET = re.compile(rb"[\x00-\x20\x7f#]")
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# Deleting all that is allowed and looking for a rest is several times faster than a search for what is not.
+IN_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# HTTP/2 can carry in a value, a method or a path what on an HTTP/1.1 wire would begin another line.
+IN_VALUE = bytes({9, *range(32, 256)} - {127})
+IN_TARGET = bytes({*range(33, 256)} - {127, ord("#")})
+USUAL = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 # What follows `Connection:` is removed on the way; naming one of these would disarm those who rely on it.
 NEVER_NOMINATED = frozenset(
     (b"authorization", b"cache-control", b"content-length", b"content-type", b"cookie", b"forwarded", b"host")
@@ -69,15 +72,16 @@ class Violation:
 
 def check_request(method: str, target: bytes, headers: Headers, limits: Limits) -> Violation | None:
     """Return why a request may not pass, or None. O(size of the head)."""
-    if method in ("CONNECT", "TRACE"):
-        return Violation(405, f"{method} is not forwarded")
-    if not method.isascii() or not method or NOT_IN_TOKEN.search(method.encode()):
-        return Violation(400, "the method has a character that it may not have")
+    if method not in USUAL:
+        if method in ("CONNECT", "TRACE"):
+            return Violation(405, f"{method} is not forwarded")
+        if not method.isascii() or not method or method.encode().translate(None, IN_TOKEN):
+            return Violation(400, "the method has a character that it may not have")
     if len(target) > limits.target:
         return Violation(414, f"the request target is longer than {limits.target} bytes")
     if not target.startswith(b"/") and not (method == "OPTIONS" and target == b"*"):
         return Violation(400, "the request target must be a path")
-    if NOT_IN_TARGET.search(target):
+    if target.translate(None, IN_TARGET):
         return Violation(400, "the request target has a character that it may not have")
     if len(headers) > limits.header_count:
         return Violation(431, f"there are more than {limits.header_count} header lines")
@@ -86,9 +90,9 @@ def check_request(method: str, target: bytes, headers: Headers, limits: Limits) 
     all_values = b"".join([value for _, value in headers])
     if len(all_names) + len(all_values) + 4 * len(headers) > limits.header_bytes:
         return Violation(431, f"the header is longer than {limits.header_bytes} bytes")
-    if b"" in names or NOT_IN_TOKEN.search(all_names):
+    if b"" in names or all_names.translate(None, IN_TOKEN):
         return Violation(400, "a header name has a character that it may not have")
-    if NOT_IN_VALUE.search(all_values):
+    if all_values.translate(None, IN_VALUE):
         return Violation(400, "a header value has a character that it may not have")
     fields = dict(headers)
     if len(fields) < len(names):
@@ -98,10 +102,16 @@ def check_request(method: str, target: bytes, headers: Headers, limits: Limits) 
     return framing_violation(fields, limits) or nomination_violation(headers)
 
 
+@functools.lru_cache(1024)
+def is_host(host: bytes) -> bool:
+    """Return whether ``host`` can be a host and a port; remembered, since hosts repeat."""
+    return HOST.fullmatch(host) is not None
+
+
 def framing_violation(fields: dict[bytes, bytes], limits: Limits) -> Violation | None:
     """Return what leaves doubt about where the request ends or whom it is for."""
     host = fields.get(b"host")
-    if host is None or not HOST.fullmatch(host):
+    if host is None or not is_host(host):
         return Violation(400, "there is no host, or it is not one")
     length = fields.get(b"content-length")
     coding = fields.get(b"transfer-encoding")
