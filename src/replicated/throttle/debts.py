@@ -74,11 +74,11 @@ class Debts:
         return len(self.plain) + len(self.guarded)
 
     def holding(self, key: Hashable) -> dict[Hashable, int]:
-        """Return the table that a key stands in, or would look for itself last."""
+        """Return the table that a key stands in; an unknown one is in neither."""
         return self.plain if key in self.plain else self.guarded
 
     def find(self, key: Hashable) -> int | None:
-        """Return when the key's bucket is full, or None for a key that owes nothing or is unknown."""
+        """Return when the key's bucket is full, or None for a key that is unknown."""
         full = self.plain.get(key)
         return self.guarded.get(key) if full is None else full
 
@@ -130,8 +130,11 @@ class Debts:
         """Return when a new key has a place: when the first that it will look at can be dropped."""
         if len(self._order) < self._max_keys:
             return LONG_AGO
-        looks = (self._order[i] for i in range(min(LOOKS, len(self._order))))
-        return min(max(self.find(key) or LONG_AGO, self.blocked.get(key, LONG_AGO)) for key in looks)
+        return min(self._held(self._order[i]) for i in range(min(LOOKS, len(self._order))))
+
+    def _held(self, key: Hashable) -> int:
+        full = self.find(key)
+        return LONG_AGO if full is None else max(full, self.blocked.get(key, full))
 
     def tidy(self, now: int) -> None:
         """Turn the hand by a key, and drop that if it has been idle for a while."""

@@ -57,7 +57,7 @@ class _Plan:
 class Throttle:
     """A :class:`TokenBucket` for every key, in bounded memory and without a thread.
 
-    At most ``max_keys`` keys are remembered, in about 85 bytes each beyond the key. A new key looks at four
+    At most ``max_keys`` keys are remembered, in about 80 bytes each beyond the key. A new key looks at four
     others, a refused one at one, and drops those that have been idle for ten seconds, or at all where there
     is no room; no call ever does more. While that finds no place the overflow policy decides: ``"refuse"``
     refuses new keys, ``"share"`` lets them take from one bucket of the same rate and burst that they have in
@@ -132,6 +132,11 @@ class Throttle:
                 # One step from here to the store; TokenBucket.take says why that is exact. A key that is
                 # new, blocked or has a plan is not in this table.
                 full = plain[key]
+            except KeyError:
+                pass
+            except TypeError:
+                raise TypeError(f"key must be hashable, not {key!r}") from None
+            else:
                 if full > now:
                     if full <= now + self._slack:
                         plain[key] = full + self._unit
@@ -141,10 +146,6 @@ class Throttle:
                     if not now & 31:  # once in a while: idle keys must go also where no new ones come
                         self._tidy(now)
                     return 0.0
-            except KeyError:
-                pass
-            except TypeError:
-                raise TypeError(f"key must be hashable, not {key!r}") from None
         with self._lock:
             return self._take(key, cost, now)
 
@@ -173,7 +174,7 @@ class Throttle:
             ValueError: As ``take``.
             TypeError: As ``take``.
         """
-        now = self._read()
+        now = int(self._read())  # it may be kept, and what a reading remembers need not be
         with self._lock:
             plan = self._plans.get(key)
             if plan is not None:
@@ -208,8 +209,10 @@ class Throttle:
                 plan.gcra = gcra
                 return
             full = self._debts.remove(key)
-            owes = full is not None and full > now
-            self._plans[key] = _Plan(gcra, gcra.carried(full or now, now, self._gcra) if owes else LONG_AGO)
+            if full is not None and full > now:
+                self._plans[key] = _Plan(gcra, gcra.carried(full, now, self._gcra))
+            else:
+                self._plans[key] = _Plan(gcra, LONG_AGO)
 
     def clear_plan(self, key: Hashable) -> None:
         """Put ``key`` back under the common limit, with what it has left. O(1).
@@ -223,9 +226,8 @@ class Throttle:
         with self._lock:
             plan = self._plans.pop(key, None)
             if plan is not None:
-                self._debts.add(
-                    key, self._gcra.carried(plan.full, plan.gcra.moved(now, self._gcra), plan.gcra)
-                )
+                here = plan.gcra.moved(now, self._gcra)
+                self._debts.add(key, self._gcra.carried(plan.full, here, plan.gcra))
 
     def stats(self) -> ThrottleStats:
         """Return the counts so far. O(1)."""
