@@ -34,7 +34,7 @@ def upstreams(backends) -> list[str]:  # type: ignore[no-untyped-def]
 
 def test_it_balances_and_tells_replicas_who_asks(serve, backends) -> None:
     """Requests spread over all replicas, which learn who asked and by way of whom."""
-    served = serve(*upstreams(backends), "--name", "front")
+    served = serve(*upstreams(backends), "--name", "front", "--drain-delay", "60")
     with httpx.Client(base_url=served.url) as client:
         answers = [client.get("/x", headers={"x-forwarded-for": "6.6.6.6"}) for _ in range(60)]
     counts = Counter(answer.headers["x-replica"] for answer in answers)
@@ -68,11 +68,12 @@ def test_a_session_stays(serve, backends) -> None:
     """The ring hash keeps a cookie on one replica; without the cookie requests are balanced."""
     served = serve(*upstreams(backends), "--affinity", "cookie:session")
     homes = {}
-    for session in range(20):
-        with httpx.Client(base_url=served.url, cookies={"session": f"user-{session}"}) as client:
-            replicas = {client.get("/x").headers["x-replica"] for _ in range(5)}
-        assert len(replicas) == 1
-        homes[session] = replicas.pop()
+    with httpx.Client(base_url=served.url) as client:
+        for session in range(20):
+            cookie = {"cookie": f"theme=dark; session=user-{session}"}
+            replicas = {client.get("/x", headers=cookie).headers["x-replica"] for _ in range(5)}
+            assert len(replicas) == 1
+            homes[session] = replicas.pop()
     assert set(homes.values()) == {"a", "b", "c"}
     with httpx.Client(base_url=served.url) as client:
         assert len({client.get("/x").headers["x-replica"] for _ in range(40)}) > 1

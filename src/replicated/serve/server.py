@@ -67,7 +67,7 @@ def run_asgi(
         app: What to serve.
         listen: Host and port, or a socket that listens already.
         on_drain: Called at the signal, to turn readiness off.
-        drain_delay: Seconds from there until the listener closes: as long as the balancer in front needs
+        drain_delay: Seconds from SIGTERM until the listener closes: as long as the balancer in front needs
             to notice. A second signal ends the wait, and the waiting for what is in flight.
         grace: Seconds that what is in flight may take after that.
         tls: Terminates TLS with this context.
@@ -130,9 +130,10 @@ class DrainingServer(uvicorn.Server):
         """Begin the stop; a second signal hastens it."""
         if self.loop is None:
             sys.exit(0)  # not serving yet: there is nothing to lose
-        self.loop.call_soon_threadsafe(self.stop)
+        # Ctrl-C comes from a person in front of whom no balancer has to notice anything.
+        self.loop.call_soon_threadsafe(self.stop, self.drain_delay if sig == signal.SIGTERM else 0.0)
 
-    def stop(self) -> None:
+    def stop(self, delay: float) -> None:
         self.signals += 1
         if self.signals > 1:
             self.should_exit = self.force_exit = True
@@ -140,7 +141,7 @@ class DrainingServer(uvicorn.Server):
         if self.on_drain is not None:
             self.on_drain()
         assert self.loop is not None
-        self.loop.call_later(self.drain_delay, self.leave)
+        self.loop.call_later(delay, self.leave)
 
     def leave(self) -> None:
         self.should_exit = True
