@@ -212,7 +212,7 @@ def test_assumed_lifetimes() -> None:
 
 
 def test_stale_answers_by_permission_only() -> None:
-    """The response's own word on stale answers comes first, then the operator's, and neither against a must."""
+    """On stale answers the response's word comes first, then the operator's, and neither against a must."""
     policy = Policy(grace=10, keep=20)
     plain = lifetime(policy, cache_control="max-age=60")
     assert (plain.grace, plain.keep) == (10, 20)

@@ -36,7 +36,7 @@ class Recording:
         largest: Bytes beyond which there is no copy.
         allowance: Shared with the other recordings; beyond it there is no copy either.
         whole: Called with the body when it is whole.
-        over: Called once when there is no more to wait for: it was whole, or it never will be.
+        over: Called when there is no more to wait for: it was whole, or it never will be. May come twice.
         wanted: Whether somebody else waits for the copy; then a reader that leaves does not end it.
     """
 
@@ -120,11 +120,14 @@ class Recording:
                 self.abandoned = True
                 return
             self.task.cancel()
+        try:
             await asyncio.wait([self.task])
-        await self.release()
+        finally:
+            await self.release()
 
     async def release(self) -> None:
         if not self.released:
             self.released = True
+            self.over()  # a task that is cancelled before it runs says nothing
             self.allowance.held -= self.size
             await self.response.close()
