@@ -243,17 +243,7 @@ class AsyncLoader(Generic[K, V]):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            trio = sys.modules["trio"]
-
-            async def contained() -> None:
-                try:
-                    await run()
-                except trio.Cancelled:
-                    raise
-                except BaseException:  # it would end the loop, and those who wait have been told
-                    pass
-
-            trio.lowlevel.spawn_system_task(contained)
+            _start_in_trio(run)
             return
         task = loop.create_task(run())
         _tasks.add(task)
@@ -306,6 +296,20 @@ class AsyncLoader(Generic[K, V]):
                 self._on_failure(flight.key, error)
         if not isinstance(error, Exception):
             raise error
+
+
+def _start_in_trio(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    trio = sys.modules["trio"]
+
+    async def contained() -> None:
+        try:
+            await run()
+        except trio.Cancelled:
+            raise
+        except BaseException:  # it would end the loop, and those who wait have been told
+            pass
+
+    trio.lowlevel.spawn_system_task(contained)
 
 
 def _waker(event: anyio.Event) -> Wake:

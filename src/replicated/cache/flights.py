@@ -165,13 +165,17 @@ class Flights:
             return
         now = self._clock()
         error: Exception | None = None
+        stored = not flight.detached
         try:  # outside the lock: the user's functions run in here
-            if not flight.detached:
+            if stored:
                 self._keep(flight, value, now)
         except Exception as broken:  # a `ttl`, `tags`, `getsizeof` or `on_evict` of the user's
             error = broken
         finally:
             self._finish(flight, value, error)
+            if stored and flight.detached:
+                # It was invalidated while it was being stored. What goes may be newer: that costs a load.
+                self._remove(flight.key)
 
     def fail(self, flight: Flight, error: BaseException, *, abandoned: bool) -> None:
         """End an attempt by what it raised.
@@ -190,14 +194,16 @@ class Flights:
             again = abandoned or (self._elect and not negative)
             if again and flight.wakes and flight.attempt < self._attempts:
                 flight.vacant = True
-            if flight.kept is not None and now >= flight.kept.keep_until:
-                flight.kept = None
-        if flight.vacant:
-            _wake(flight)
-            return
+                _wake(flight)
+                return
+            if abandoned:  # in one step, or who comes now would wait for nobody
+                self._finish(flight, None, error)
+                return
         try:
             if not flight.detached:
                 self._remember(flight, error, now)
+        except Exception as broken:  # as when a value is stored
+            error = broken
         finally:
             self._finish(flight, None, error)
 
@@ -211,12 +217,16 @@ class Flights:
         error = flight.error if error is None else error
         if error is None:
             return flight.value
+        kept = flight.kept
+        if (
+            kept is not None
+            and not isinstance(error, self._terms.negative)
+            and self._clock() < kept.keep_until
+        ):
+            return kept.value
         if not isinstance(error, Exception):
-            raise RuntimeError(
-                f"the load of {flight.key!r} was abandoned by {flight.attempt} leaders"
-            ) from error
-        if flight.kept is not None and not isinstance(error, self._terms.negative):
-            return flight.kept.value
+            times = f"{flight.attempt} leader{'s' * (flight.attempt > 1)}"
+            raise RuntimeError(f"the load of {flight.key!r} was abandoned by {times}") from error
         # Several raise the one exception: with its first traceback, which each raise would lengthen for all.
         raise error.with_traceback(flight.trace if error is flight.error else error.__traceback__)
 
@@ -233,6 +243,7 @@ class Flights:
             flight = self._flights.pop(key, None)
             if flight is not None:
                 flight.detached = True
+                flight.kept = None
         self._remove(key)
 
     def _await(self, flight: Flight) -> None:
@@ -254,16 +265,15 @@ class Flights:
 
     def _finish(self, flight: Flight, value: object, error: BaseException | None) -> None:
         with self._lock:
+            if flight.done:
+                return
             flight.value = value
             flight.error = error
             flight.trace = None if error is None else error.__traceback__
             flight.done = True
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
-        if flight.detached and error is None:
-            # It was invalidated, maybe while it was being stored. What goes may be newer: that costs a load.
-            self._remove(flight.key)
-        _wake(flight)
+            _wake(flight)
 
     def _keep(self, flight: Flight, value: object, now: float) -> None:
         terms = self._terms
@@ -276,40 +286,37 @@ class Flights:
             return
         lasting = ttl is None or (own is not None and not terms.windowed)
         kept = value if lasting else terms.record(value, ttl, now, now - flight.started)  # type: ignore[arg-type]
-        self._put(key, kept, ttl if lasting else None, now, None if own is None else own.getsizeof(value))
+        self._put(key, kept, value, ttl, now)
 
     def _remember(self, flight: Flight, error: BaseException, now: float) -> None:
         terms = self._terms
         kept = flight.kept
         if isinstance(error, terms.negative):
             if terms.negative_ttl:
-                self._put(flight.key, terms.absent(error, now), None, now, self._mean_size())
+                self._put(flight.key, terms.absent(error, now), None, None, now)
         elif kept is not None and terms.backoff:
             until = min(now + terms.backoff, kept.keep_until)
             again = Loaded(kept.value, until, max(until, kept.grace_until), kept.keep_until, kept.cost)
-            self._put(flight.key, again, None, now, self._mean_size())
+            self._put(flight.key, again, kept.value, None, now)
 
-    def _put(self, key: Any, kept: Any, ttl: float | None, now: float, size: float | None) -> None:
+    def _put(self, key: Any, kept: Any, value: object, ttl: float | None, now: float) -> None:
         own = self._own
-        if own is not None:
-            if type(kept) is Loaded:
-                ttl, value = kept.keep_until - now, kept.value
-            else:
-                value = kept
-            tags = () if self._tags is None or value is None else self._tags(key, value)
-            own.set(key, kept, ttl, tags=tags, size=size)
+        if own is None:
+            with self._lock:
+                try:
+                    self._store[key] = kept
+                except ValueError:  # cachetools' word for a value too large: it passes through
+                    self._store.pop(key, None)
             return
-        with self._lock:
-            try:
-                self._store[key] = kept
-            except ValueError:  # cachetools' word for a value too large: it passes through
-                self._store.pop(key, None)
-
-    def _mean_size(self) -> float | None:
-        """Return what a negative answer weighs: the unit is the user's, so as much as the mean entry."""
-        if self._own is None:
-            return None
-        return max(1, self._own.currsize // max(1, len(self._own)))
+        record = type(kept) is Loaded
+        if record:
+            ttl = kept.keep_until - now
+        if record and kept.error is not None:
+            # What a negative answer weighs, in a unit that is the user's: as much as the mean entry.
+            own.set(key, kept, ttl, size=max(1, own.currsize // max(1, len(own))))
+        else:
+            tags = () if self._tags is None else self._tags(key, value)
+            own.set(key, kept, ttl, tags=tags, size=own.getsizeof(value))
 
     def _remove(self, key: Hashable) -> None:
         if self._own is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .bounds import not_negative, number, share
+from .bounds import not_negative, share
 
 __all__ = ["Loaded", "State", "Terms", "judge"]
 
@@ -101,7 +101,7 @@ class Terms:
     def lifetime(self, key: object, value: object, default: float | None, rng: random.Random) -> float | None:
         """Return the seconds for which a new value is fresh; None for ever."""
         ttl = self.ttl(key, value) if callable(self.ttl) else self.ttl
-        ttl = default if ttl is None else not_negative("ttl", number("ttl", ttl))
+        ttl = default if ttl is None else not_negative("ttl", ttl)
         if ttl is None or not self.jitter:
             return ttl
         return ttl * (1 - self.jitter * rng.random())

@@ -211,9 +211,7 @@ class Loader(Generic[K, V]):
     def _run_many(self, flights: list[Flight]) -> dict[Flight, BaseException | None]:
         """Run the loads that the caller leads, in one batch if it can be; return what they raised."""
         if self._load_many is None or not flights:
-            return {
-                flight: self._run(flight, functools.partial(self._load, flight.key)) for flight in flights
-            }
+            return self._run_each(flights)
         token = loading.set(tuple(flights))
         try:
             found = _batch(self._load_many([flight.key for flight in flights]))
@@ -230,6 +228,18 @@ class Loader(Generic[K, V]):
             else:
                 self._flights.fail(flight, KeyError(flight.key), abandoned=False)
         return {}
+
+    def _run_each(self, flights: list[Flight]) -> dict[Flight, BaseException | None]:
+        errors: dict[Flight, BaseException | None] = {}
+        try:
+            for flight in flights:
+                errors[flight] = None
+                errors[flight] = self._run(flight, functools.partial(self._load, flight.key))
+        except BaseException as error:
+            for flight in flights[len(errors) :]:  # nobody will run what was begun
+                self._flights.fail(flight, error, abandoned=True)
+            raise
+        return errors
 
     def _failed(self, flights: list[Flight], error: BaseException) -> None:
         for flight in flights:
