@@ -86,7 +86,7 @@ def test_an_accepted_connection_is_enough_for_tcp(scripted: Any, nowhere: str) -
         async with scripted(play) as replica:
             assert await tcp_probe(replica.replica()) is None
             await replica.quiet()
-        assert "127.0.0.1" in str(await tcp_probe(Replica("a", nowhere)))
+        assert await tcp_probe(Replica("a", nowhere)) is not None
 
     run(main)
 

@@ -19,6 +19,7 @@ LIMITS = Limits()
         ([HOST, HOST], 400),
         ([(b"host", b"user@example.com")], 400),
         ([(b"host", b"a,b")], 400),
+        ([(b"host", b"a" * 301)], 400),
         ([(b"host", b"example.com/path")], 400),
         ([HOST, (b"content-length", b"3"), (b"transfer-encoding", b"chunked")], 400),
         ([HOST, (b"content-length", b"3"), (b"content-length", b"3")], 400),

@@ -48,6 +48,7 @@ def test_what_the_client_prepends_changes_nothing(claimed: list[str], garbage: l
         (["203.0.113.9, unknown, 10.2.3.4"], "10.2.3.4"),
         ([""], PROXY),
         (['"203.0.113.9'], PROXY),
+        (["203.0.113.9%" + "x" * 60, "10.2.3.4"], "10.2.3.4"),
     ],
 )
 def test_the_rightmost_entry_that_is_not_ours_is_the_client(lines: list[str], expected: str) -> None:

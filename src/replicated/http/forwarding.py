@@ -33,7 +33,7 @@ def is_loop(headers: Headers, pseudonym: bytes) -> bool:
     return len(hops) > MOST_VIA or any(hop.split()[1:2] == [pseudonym.lower()] for hop in hops)
 
 
-@functools.lru_cache(1024)
+@functools.lru_cache(256)
 def travels(name: bytes) -> bool:
     """Return whether a request's field goes on as it came; remembered, since names repeat.
 

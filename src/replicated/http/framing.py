@@ -17,6 +17,7 @@ __all__ = ["Limits", "Violation", "check_request"]
 
 DIGITS = re.compile(rb"[0-9]{1,18}")
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+MOST_HOST = 300  # a DNS name has at most 253 characters, an address fewer
 # Deleting all that is allowed and looking for a rest is several times faster than a search for what is not.
 IN_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # HTTP/2 can carry in a value, a method or a path what on an HTTP/1.1 wire would begin another line.
@@ -111,7 +112,7 @@ def is_host(host: bytes) -> bool:
 def framing_violation(fields: dict[bytes, bytes], limits: Limits) -> Violation | None:
     """Return what leaves doubt about where the request ends or whom it is for."""
     host = fields.get(b"host")
-    if host is None or not is_host(host):
+    if host is None or len(host) > MOST_HOST or not is_host(host):
         return Violation(400, "there is no host, or it is not one")
     length = fields.get(b"content-length")
     coding = fields.get(b"transfer-encoding")

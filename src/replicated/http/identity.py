@@ -24,6 +24,10 @@ MOST_HOPS = 32
 """Entries of X-Forwarded-For that are looked at; a longer chain is the work of a stranger."""
 
 
+MOST_TEXT = 64
+"""Characters of an entry that can be an address, with brackets, zone and port; what is longer is not kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """Who asks, as far as it is known.
@@ -76,7 +80,8 @@ class Identity:
         nearest = peer
         # All lines are one list (RFC 9110, 5.3); rsplit bounds the work on a list of ten thousand.
         for entry in reversed(b",".join(lines).rsplit(b",", MOST_HOPS)[-MOST_HOPS:]):
-            address = parse_address(entry.strip().decode("latin-1"))
+            text = entry.strip().decode("latin-1")
+            address = parse_address(text) if len(text) <= MOST_TEXT else None
             if address is None:
                 # Nothing to the left of garbage can be believed: the hop that wrote it is the last one known.
                 return nearest
