@@ -40,7 +40,6 @@ def lines(title: str, x_title: str, curves: Mapping[str, Mapping[int, float]], *
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*item) for item in sorted(curve.items())))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(
-            f'<text x="{right}" y="{TOP + 14 * number}" text-anchor="end" fill="{colour}">{escape(name)}</text>'
-        )
+        label = f'<text x="{right}" y="{TOP + 14 * number}" text-anchor="end" fill="{colour}">'
+        parts.append(f"{label}{escape(name)}</text>")
     return "".join([*parts, "</svg>\n"])

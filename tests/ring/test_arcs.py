@@ -101,6 +101,26 @@ def test_a_point_on_a_taken_position():
     assert ring == HashRing(ring.nodes, layout=layout)
 
 
+def test_positions_that_are_one_float():
+    """Points closer than a float can tell are in order all the same."""
+
+    class Close:
+        bits, rule = 64, "next"
+
+        def key_hash(self, weights):
+            return lambda data: (1 << 63) + len(data)
+
+        def plan(self, weights):
+            return {node: (node, 1) for node in weights}
+
+        def points(self, label, count):
+            return [(1 << 63) + 100 - ord(label)]
+
+    ring = HashRing([*"abc"], layout=Close())
+    assert ring.owners(b"", 3) == ["c", "b", "a"]
+    assert [ring.owner(b" " * length) for length in (1, 2, 3, 4)] == ["c", "b", "a", "c"]
+
+
 @pytest.mark.parametrize(("count", "most"), [(10, 1.10), (100, 1.15)])
 def test_default_is_balanced(count, most):
     """With the default virtual nodes the busiest of equal nodes stays near the mean, over many name sets."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, repeat
+from operator import le
 
 from ..errors import EmptyRing
 from .index import indexed, reindexed
@@ -71,18 +72,19 @@ class Circle:
         """
         names: tuple[str | None, ...] = (None, *points)
         code = "B" if len(names) <= 1 << 8 else "H" if len(names) <= 1 << 16 else "I"
-        owner_at: dict[int, int] = {}
-        for number, positions in enumerate(points.values(), 1):
-            owner_at.update(dict.fromkeys(positions, number))
-        # By float first: comparing floats is so much cheaper than comparing ints of 64 bits that, even with
-        # the second pass over the almost sorted result, it takes a third less.
-        ends = sorted(owner_at, key=float)
-        ends.sort()
-        owners = array(code, map(owner_at.__getitem__, ends))
-        if len(ends) < sum(map(len, points.values())):  # shared positions: rare at 32 bits, unseen at 64
-            pairs = sorted((at, number) for number, ats in enumerate(points.values(), 1) for at in ats)
-            ends = [at for at, _ in pairs]
-            owners = array(code, [number for _, number in pairs])
+        ats = list(chain.from_iterable(points.values()))
+        numbers = array(
+            code, chain.from_iterable(map(repeat, range(1, len(names)), map(len, points.values())))
+        )
+        # The sort is stable, so equal positions stay in the order of the nodes. As floats they compare much
+        # faster than as ints of 64 bits; that two of them fall on one float the wrong way round is so rare
+        # that it is only looked for.
+        order = sorted(range(len(ats)), key=list(map(float, ats)).__getitem__)
+        ends = list(map(ats.__getitem__, order))
+        if not all(map(le, ends, islice(ends, 1, None))):
+            order.sort(key=lambda place: (ats[place], place))
+            ends = list(map(ats.__getitem__, order))
+        owners = array(code, map(numbers.__getitem__, order))
         return cls(bits, array("I" if bits <= 32 else "Q", ends), owners, names)
 
     def changed(
