@@ -155,7 +155,7 @@ class _Shared:
     def _wait(self, answer: object) -> float:
         if not isinstance(answer, int) or answer < 0:
             raise ValueError(f"the server answered {answer!r}")
-        return seconds_for(answer * 1000)
+        return seconds_for(answer * 1000) if answer else 0.0
 
     def _failed(self) -> None:
         self._failures += 1
