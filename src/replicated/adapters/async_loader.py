@@ -31,7 +31,7 @@ except ImportError as error:
 
 __all__ = ["AsyncLoader", "wrap"]
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K")
 V = TypeVar("V")
 
 # An event loop keeps only weak references to its tasks.
@@ -71,7 +71,7 @@ class AsyncLoader(Generic[K, V]):
 
     def __init__(
         self,
-        cache: MutableMapping[K, Any],
+        cache: MutableMapping[Any, Any],
         load: Callable[[K], Awaitable[V]],
         *,
         load_many: Callable[[list[K]], Awaitable[Mapping[K, V]]] | None = None,

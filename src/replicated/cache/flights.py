@@ -84,7 +84,7 @@ class Flights:
         self._lock = threading.RLock()
         self.loads = self.failures = 0
 
-    def decide(self, key: Hashable, *, looked: bool = False) -> Decision:
+    def decide(self, key: Any, *, looked: bool = False) -> Decision:
         """Return what the caller should do to get ``key``; raise the error kept for it, if that is it.
 
         Args:
@@ -237,7 +237,7 @@ class Flights:
                 for outer in mine:
                     outer.awaits.discard(flight)
 
-    def invalidate(self, key: Hashable) -> None:
+    def invalidate(self, key: Any) -> None:
         """Forget ``key``, and what a load under way brings: those who wait get it, the store does not."""
         with self._lock:
             flight = self._flights.pop(key, None)
@@ -318,7 +318,7 @@ class Flights:
             tags = () if self._tags is None else self._tags(key, value)
             own.set(key, kept, ttl, tags=tags, size=own.getsizeof(value))
 
-    def _remove(self, key: Hashable) -> None:
+    def _remove(self, key: Any) -> None:
         if self._own is not None:
             self._own.delete(key)
         else:

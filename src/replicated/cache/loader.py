@@ -22,7 +22,7 @@ from .freshness import Loaded, Terms
 
 __all__ = ["Loader"]
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -62,7 +62,7 @@ class Loader(Generic[K, V]):
 
     def __init__(
         self,
-        cache: MutableMapping[K, Any],
+        cache: MutableMapping[Any, Any],
         load: Callable[[K], V],
         *,
         load_many: Callable[[list[K]], Mapping[K, V]] | None = None,
