@@ -12,6 +12,7 @@ With ``--write`` the tables are put into the page on the throttle.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 import shutil
@@ -42,7 +43,7 @@ from replicated.throttle import Number, Throttle, TokenBucket
 Admit = Callable[[str], bool]
 PAGE = Path(__file__).parents[1] / "docs" / "throttle.md"
 VAST = 10**9
-CALLS = 10_000
+CALLS = 500  # so few that a round seldom loses the processor to others
 
 
 def ours(rate: Number, burst: int) -> Admit:
@@ -127,53 +128,67 @@ MAKERS: dict[str, Callable[[int, int], Admit]] = {
 }
 
 
-def aiolimiter_on_a_loop(count: int) -> Callable[[], None]:
+def aiolimiter_on_a_loop() -> Callable[[], None]:
     """Its acquire as its users call it, awaited on a running loop."""
+    loop = asyncio.new_event_loop()
+    limiter = AsyncLimiter(VAST, 1)
 
-    async def run() -> None:
-        limiter = AsyncLimiter(VAST, 1)
-        for _ in range(count):
+    async def acquire() -> None:
+        for _ in range(CALLS):
             await limiter.acquire()
 
-    return lambda: asyncio.run(run())
+    return lambda: loop.run_until_complete(acquire())
 
 
-def speed(keys: list[str]) -> dict[str, float]:
-    """Seconds for one admitted take of each of ``keys``; the calls are the libraries' own, not wrapped."""
+def speed(count: int) -> dict[str, float]:
+    """Seconds for ``CALLS`` admitted takes of ``count`` keys in turn; the calls are the libraries' own."""
+    chunks = [
+        [f"client-{(start + step) % count}" for step in range(CALLS)] for start in range(0, count, CALLS)
+    ]
+
+    def each(call: Callable[[str], object]) -> Callable[[], None]:
+        for chunk in chunks:
+            for key in chunk:
+                call(key)
+        turns = itertools.cycle(chunks)
+
+        def run() -> None:
+            for key in next(turns):
+                call(key)
+
+        return run
+
     kinds = {"gcra": RateLimiterType.GCRA, "token bucket": RateLimiterType.TOKEN_BUCKET}
+    windows = {
+        "fixed": limits.strategies.FixedWindowRateLimiter,
+        "moving": limits.strategies.MovingWindowRateLimiter,
+    }
     quota = rate_limiter.per_sec(VAST, burst=VAST)
     item = limits.RateLimitItemPerSecond(VAST)
     contenders: dict[str, Callable[[], object]] = {
-        "time.monotonic": per_call(lambda _, now=time.monotonic: now(), keys),
-        "replicated Throttle.take": per_call(Throttle(10**6, VAST).take, keys),
-        "token-bucket": per_call(by_token_bucket(VAST, VAST), keys),
+        "time.monotonic": per_loop(time.monotonic),
+        "replicated Throttle.take": each(Throttle(1000, VAST).take),
+        "token-bucket": each(by_token_bucket(VAST, VAST)),
     }
     for name, kind in kinds.items():
         kept = store.MemoryStore(options={"MAX_SIZE": 2_000_000})
-        contenders[f"throttled-py, {name}"] = per_call(
-            Throttled(using=kind.value, quota=quota, store=kept).limit, keys
-        )
-    for name, strategy in {
-        "fixed": limits.strategies.FixedWindowRateLimiter,
-        "moving": limits.strategies.MovingWindowRateLimiter,
-    }.items():
+        limiter = Throttled(using=kind.value, quota=quota, store=kept)
+        contenders[f"throttled-py, {name}"] = each(limiter.limit)
+    for name, strategy in windows.items():
         hit = strategy(limits.storage.MemoryStorage()).hit
-        contenders[f"limits, {name} window"] = per_call(lambda key, hit=hit: hit(item, key), keys)
-    if len(set(keys)) == 1:
-        one = [1] * len(keys)
-        contenders["time.monotonic"] = per_loop(time.monotonic, len(keys))
-        contenders["replicated TokenBucket.take"] = per_loop(TokenBucket(10**6, VAST).take, len(keys))
-        contenders["replicated TokenBucket.take(1)"] = per_call(TokenBucket(10**6, VAST).take, one)
-        contenders["aiolimiter"] = aiolimiter_on_a_loop(len(keys))
-        contenders["pyrate-limiter"] = per_call(by_pyrate(10**6, 10**6), keys)
-    return interleaved(contenders, rounds=7)
+        contenders[f"limits, {name} window"] = each(lambda key, hit=hit: hit(item, key))
+    if count == 1:
+        contenders["replicated TokenBucket.take"] = per_loop(TokenBucket(1000, VAST).take)
+        contenders["aiolimiter"] = aiolimiter_on_a_loop()
+        contenders["pyrate-limiter"] = each(by_pyrate(10**6, 10**6))
+    return interleaved(contenders, rounds=101)
 
 
-def per_loop(call: Callable[[], object], count: int) -> Callable[[], None]:
-    """A contender that makes ``count`` calls without an argument."""
+def per_loop(call: Callable[[], object]) -> Callable[[], None]:
+    """A contender that makes ``CALLS`` calls without an argument."""
 
     def run() -> None:
-        for _ in range(count):
+        for _ in range(CALLS):
             call()
 
     return run
@@ -321,7 +336,7 @@ def shared() -> dict[str, float]:
                 return client.evalsha(nothing, 1, key, b"1")
 
             take = RedisThrottle(client, 10**6, VAST).take
-            keys = ["client"] * 200
+            keys = ["client"] * 10
             return interleaved(
                 {
                     "EVALSHA of an empty script": per_call(
@@ -329,7 +344,7 @@ def shared() -> dict[str, float]:
                     ),
                     "replicated RedisThrottle.take": per_call(take, keys),
                 },
-                rounds=41,
+                rounds=201,
             )
     finally:
         server.kill()
@@ -338,8 +353,8 @@ def shared() -> dict[str, float]:
 
 
 def main() -> None:
-    one = speed(["client"] * CALLS)
-    many = speed([f"client-{index % 10_000}" for index in range(CALLS)])
+    one = speed(1)
+    many = speed(10_000)
     memory = {name: bytes_a_key(make, 20_000) for name, make in MAKERS.items() if name != "pyrate-limiter"}
     memory["replicated Throttle, 1,000,000 keys"] = bytes_a_key(
         lambda *_: ours(Fraction(1, 3600), 10), 1_000_000
@@ -357,7 +372,7 @@ def main() -> None:
     ]
     if by_server:
         floor = "EVALSHA of an empty script"
-        tables.append(table("By a server, one client", by_server, floor=floor, calls=200, unit="us"))
+        tables.append(table("By a server, one client", by_server, floor=floor, calls=10, unit="us"))
     figures = {
         "one key": one,
         "10,000 keys": many,

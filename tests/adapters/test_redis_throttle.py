@@ -60,7 +60,7 @@ class Server:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def client(self, *, of: Any = redis, timeout: float | None = 0.25, retries: int = 0) -> Any:
+    def client(self, *, of: Any = redis, timeout: float | None = 5.0, retries: int = 0) -> Any:
         retry = (redis.asyncio.retry if of is redis.asyncio else redis.retry).Retry(
             redis.backoff.NoBackoff(), retries
         )
@@ -258,7 +258,7 @@ def test_without_the_server(server: Server, end: str) -> None:
     clock = ManualClock()
     local = Throttle(1, 2, max_keys=10, clock=clock)
     throttles = [
-        RedisThrottle(server.client(timeout=0.05), SLOW, 20, down=down, clock=clock)
+        RedisThrottle(server.client(timeout=0.5), SLOW, 20, down=down, clock=clock)
         for down in ("open", "closed", local)
     ]
     for throttle in throttles:
@@ -295,7 +295,7 @@ def test_async(server: Server) -> None:
     async def run() -> None:
         async with server.client(of=redis.asyncio, timeout=None) as client:
             clock = ManualClock()
-            throttle = AsyncRedisThrottle(client, SLOW, 5, deadline=0.1, down="closed", clock=clock)
+            throttle = AsyncRedisThrottle(client, SLOW, 5, deadline=1.0, down="closed", clock=clock)
             waits = await asyncio.gather(*(throttle.take("k") for _ in range(8)))
             assert sorted(wait > 0 for wait in waits) == [False] * 5 + [True] * 3
             assert await throttle.peek("k") > 0
