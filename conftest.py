@@ -116,7 +116,7 @@ class Shell:
         self.say(command)
         if command.endswith("&"):
             self.say("echo $! >> .jobs")
-            wait_until_it_listens(command)
+            wait_until_it_serves(command)
         self.say(f"touch {done}")
         until(done.exists, command)
         done.unlink()
@@ -142,15 +142,20 @@ def until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def wait_until_it_listens(command: str) -> None:
-    """Wait until the port that a command names accepts connections."""
+def wait_until_it_serves(command: str) -> None:
+    """Wait until the port that a command names reacts; one that speaks TLS will hang up on this."""
     [*_, found] = re.findall(r"(?:--port |--listen \S*:)(\d+)", command)
 
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return not probe.connect_ex(("127.0.0.1", int(found)))
+    def answers() -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", int(found)), 1) as probe:
+                probe.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+                probe.recv(1)
+                return True
+        except OSError:
+            return False
 
-    until(listens, command)
+    until(answers, command)
 
 
 def run_console(example: Example) -> None:

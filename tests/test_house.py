@@ -47,6 +47,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 # By which file or directory a dependency comes in. What is not named here is an adapter's own partner.
 DOORS: dict[str, tuple[str, ...]] = {
+    "PIL": ("serve/ring_picture.py",),
     "cachetools": ("cache/",),
     "click": ("serve/",),
     "cryptography": ("serve/certificates.py",),
