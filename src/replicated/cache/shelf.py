@@ -41,7 +41,7 @@ class Shelf:
     """
 
     __slots__ = ("clock", "crowded_out", "data", "expired", "lock", "make", "maxsize", "on_evict", "order",
-                 "purged", "schedule", "size", "tags", "touch")  # fmt: skip
+                 "purged", "schedule", "size", "tagged", "tags", "touch")  # fmt: skip
 
     make: Callable[..., Any]
     order: Any  # OrderedDict[Entry, None] | Sieve: what they share has no common type
@@ -56,6 +56,7 @@ class Shelf:
         self.touch: Callable[[Any], None] = self.order.move_to_end
         self.schedule = Schedule()
         self.tags = Tags()
+        self.tagged = self.tags.of
         self.size: float = 0
         self.crowded_out = self.expired = self.purged = 0
         # Reentrant, because a destructor may run inside any allocation and come back here.
@@ -65,19 +66,18 @@ class Shelf:
         """Keep a value in place of what was there; return whether it fits. O(1) but for what it evicts."""
         # Written out where a call would be natural, for all that runs in every write to a full store: calls
         # were half of its time. `acquire` and `release` take half of what `with` takes on a C lock.
+        now = 0.0
         evicted: list[Entry] = []
         before: object = None
-        now = 0.0
         lock = self.lock
         lock.acquire()
         try:
             now = self.clock()
+            data = self.data
             schedule = self.schedule
             root = schedule.root
-            heap = schedule.heap
-            if root.after.expires <= now or (heap and heap[0].expires <= now):
+            if root.after.expires <= now or (schedule.heap and schedule.heap[0].expires <= now):
                 self.sweep(now, SWEEP, evicted)
-            data = self.data
             entry = data.get(key)
             if entry is not None:
                 before = entry, entry.value
@@ -91,10 +91,8 @@ class Shelf:
                 return False
             order = self.order
             while self.size > room:
-                # Expired still: there are more than one sweep clears. They go before the policy is asked.
-                if root.after.expires <= now or (heap and heap[0].expires <= now):
-                    self.sweep(now, 1, evicted)
-                    continue
+                if evicted and self.sweep(now, 1, evicted):
+                    continue  # more had expired than one sweep clears: they go before the policy is asked
                 entry, _ = order.popitem(False)
                 evicted.append(entry)
                 del data[entry.key]
@@ -105,9 +103,10 @@ class Shelf:
                         after.before = last
                     else:
                         schedule.remove(entry)
-                if self.tags.of and entry in self.tags.of:
+                if entry in self.tagged:
                     self.tags.remove(entry)
-                self.size = self.size - entry.size if data else 0  # weights may be floats, which leave a rest
+                # Weights may be floats, whose sums leave a rest.
+                self.size = self.size - entry.size if data else 0
                 self.crowded_out += 1
             entry = self.make()
             entry.key = key
@@ -194,7 +193,7 @@ class Shelf:
             self.data.clear()
             self.order.clear()
             self.schedule = Schedule()
-            self.tags = Tags()
+            self.tags.clear()
             self.size = 0
         for entry in held:  # neighbours hold each other: without this they would wait for a full collection
             entry.before = entry.after = None
@@ -213,13 +212,15 @@ class Shelf:
         self.data[key] = entry
         return entry
 
-    def sweep(self, now: float, most: int, evicted: list[Entry]) -> None:
-        """Remove what has expired by ``now``, up to ``most`` entries; with the lock held."""
+    def sweep(self, now: float, most: int, evicted: list[Entry]) -> bool:
+        """Remove what has expired, up to ``most``; say whether there was any; with the lock held."""
+        already = len(evicted)
         while most and (entry := self.schedule.due(now)) is not None:
             self.drop(entry)
             self.expired += 1
             evicted.append(entry)
             most -= 1
+        return len(evicted) > already
 
     def drop(self, entry: Entry) -> None:
         """Take an entry out of everything; with the lock held."""
@@ -243,7 +244,7 @@ class Shelf:
                 after.before = before
             else:
                 self.schedule.remove(entry)
-        if entry in self.tags.of:
+        if entry in self.tagged:
             self.tags.remove(entry)
         self.size = self.size - entry.size if self.data else 0
 
@@ -251,7 +252,7 @@ class Shelf:
         self, entry: Entry, value: object, expires: float | None, size: float, tags: frozenset[Hashable]
     ) -> None:
         """Let an entry hold another value; it keeps its place under SIEVE and is the last used under LRU."""
-        if entry in self.tags.of:
+        if entry in self.tagged:
             self.tags.remove(entry)
         if entry.expires is not None:
             self.schedule.remove(entry)

@@ -32,6 +32,11 @@ class Tags:
             if not tagged:
                 del self._by_tag[tag]
 
+    def clear(self) -> None:
+        """Forget everyone. ``of`` stays the same object."""
+        self.of.clear()
+        self._by_tag.clear()
+
     def tagged(self, tag: Hashable) -> list[Entry]:
         """Return the entries that carry ``tag``, in the order they got it. O(their number)."""
         return list(self._by_tag.get(tag, ()))
