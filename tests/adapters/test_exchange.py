@@ -481,8 +481,10 @@ def test_who_leaves_takes_its_connections_along(scripted: Any, answers: Any) -> 
                 await ends.ask()
             ends.tier.readiness.remove("a")
             ends.tier.readiness.add(Replica("no address"))
+            ends.tier.readiness.add(Replica("no url", "nonsense"))
             ends.exchange.let_go()
             ends.tier.readiness.remove("no address")
+            ends.tier.readiness.remove("no url")
             await ends.ask()
             await a.quiet()
             assert len(b.running) == 1

@@ -7,6 +7,7 @@ of the body, not at its head).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -130,7 +131,8 @@ class Exchange:
         pseudonym: What this tier calls itself in Via; differs between the tiers of one chain.
         hold: Bytes of a response that are held back until it is whole, so that one that breaks off can be
             fetched again from another replica before the client has seen a byte of it. Applies where the
-            request is repeatable and the response says how long it is; streams pass at once.
+            request is repeatable, and the response says how long it is or is a 502, 503 or 504; streams
+            pass at once.
 
     Raises:
         ValueError: ``pseudonym`` is not a token, or ``hold`` is negative.
@@ -196,7 +198,7 @@ class Exchange:
         """Close what is idle to those who have left, or moved."""
         members = self.tier.replicas
         for url in {gone.url for gone in self.members} - {member.url for member in members}:
-            if url:
+            with contextlib.suppress(ValueError):  # one without an address has no connections either
                 self.upstream.forget(origin_of(url))
         self.members = members
 
