@@ -101,6 +101,31 @@ def test_a_point_on_a_taken_position():
     assert ring == HashRing(ring.nodes, layout=layout)
 
 
+def test_a_node_with_two_points_on_one_position():
+    """A node that meets itself on a position can lose one point, or all, and leaves nothing behind."""
+
+    class Twice:
+        bits, rule = 32, "next"
+
+        def key_hash(self, weights):
+            return len
+
+        def plan(self, weights):
+            return {node: (node, int(weight)) for node, weight in weights.items()}
+
+        def points(self, label, count):
+            return [7, 20, 20][:count] if label == "twin" else [130 + 2 * at for at in range(count)]
+
+    layout = Twice()
+    ring = HashRing({"twin": 3, "a": 50}, layout=layout)
+    ring.reweight("twin", 2)
+    assert ring == HashRing({"twin": 2, "a": 50}, layout=layout)
+    assert repr(ring) == repr(HashRing({"twin": 2, "a": 50}, layout=layout))
+    ring.remove("twin")
+    assert ring.owner(b" " * 10) == "a"
+    assert ring.owners(b"", 9) == ["a"]
+
+
 def test_positions_that_are_one_float():
     """Points closer than a float can tell are in order all the same."""
 

@@ -142,7 +142,7 @@ class Changes(RuleBasedStateMachine):
                 assert self.ring.owner(key) == built.owner(key) == order[0]
 
 
-Changes.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+Changes.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestChanges = Changes.TestCase
 
 

@@ -102,7 +102,6 @@ def moved(before: Circle, after: Circle) -> dict[tuple[str, str], Fraction]:
 
     Raises:
         EmptyRing: One of them has no point.
-
     """
     if not before.ends or not after.ends:
         raise EmptyRing("what moves is asked of a ring that has no node with a weight above zero")

@@ -39,7 +39,6 @@ class Circle:
         slots: The slot table, see there.
         shift: What takes a position to its slot.
         index: How many points lie before each bucket of ``2**SLOTS_A_BUCKET`` slots.
-
     """
 
     __slots__ = ("bits", "ends", "index", "live", "names", "owners", "shift", "slots")
@@ -104,7 +103,6 @@ class Circle:
         whole membership tells who wins, or there are more nodes than a number of this width can name; or
         that it is cheaper, since the slot table has to change its size. Otherwise it costs copies of flat
         memory and one Python step a point that changes.
-
         """
         changes = [(at, node, False) for node, ats in gone.items() for at in ats]
         changes += [(at, node, True) for node, ats in come.items() for at in ats]
@@ -164,7 +162,6 @@ class Circle:
 
         Raises:
             EmptyRing: There is no point.
-
         """
         place = self.place(position)
         if place == len(self.ends):

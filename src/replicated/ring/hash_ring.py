@@ -58,7 +58,6 @@ class HashRing:
         TypeError: A node is not a str, or a weight is not a number.
         ValueError: A node comes twice or is empty; a weight is negative, NaN or infinite; ``vnodes`` is below
             1, or the layout fixes the number; the ring would hold more than ``MAX_POINTS`` points.
-
     """
 
     def __init__(self, nodes: Nodes = (), *, vnodes: int | None = None, layout: Layout | None = None) -> None:
@@ -80,7 +79,6 @@ class HashRing:
             TypeError: ``key`` is neither str nor bytes.
             ValueError: ``key`` is a str that UTF-8 cannot encode.
             EmptyRing: No node has a weight above 0.
-
         """
         hash_key, slots, shift, names, snapshot = self._now
         try:
@@ -99,7 +97,6 @@ class HashRing:
             TypeError: ``count`` is not an int, or as for ``owner``.
             ValueError: ``count`` is below 1, or as for ``owner``.
             EmptyRing: No node has a weight above 0.
-
         """
         hash_key, _, _, _, snapshot = self._now
         try:
@@ -120,7 +117,6 @@ class HashRing:
 
         Raises:
             TypeError, ValueError, EmptyRing: As for ``owner``, at the call and not at the first step.
-
         """
         hash_key, _, _, _, snapshot = self._now
         position = hash_key(encoded(key))
@@ -134,7 +130,6 @@ class HashRing:
         Raises:
             TypeError: ``node`` is not a str, or ``weight`` is not a number.
             ValueError: ``node`` is a member already, or as for the ring itself.
-
         """
         checked_weight(checked_node(node), weight)
         with self._lock:
@@ -148,7 +143,6 @@ class HashRing:
 
         Raises:
             UnknownReplica: ``node`` is not a member (a LookupError).
-
         """
         with self._lock:
             weights = dict(self._now[4].weights)
@@ -162,7 +156,6 @@ class HashRing:
         Raises:
             UnknownReplica: ``node`` is not a member (a LookupError).
             TypeError, ValueError: As for ``add``.
-
         """
         checked_weight(node, weight)
         with self._lock:
@@ -176,7 +169,6 @@ class HashRing:
 
         Raises:
             TypeError, ValueError: As for the ring itself.
-
         """
         weights = weights_of(nodes)
         with self._lock:
@@ -197,7 +189,6 @@ class HashRing:
             TypeError: ``other`` is not a HashRing.
             ValueError: The two hash keys differently, so that no two positions are the same key's.
             EmptyRing: One of them has no node with a weight above 0.
-
         """
         if not isinstance(other, HashRing):
             raise TypeError(f"other must be a HashRing, not {other!r}")
@@ -326,6 +317,8 @@ class HashRing:
         for node in changed:
             old = self._layout.points(*before[node]) if node in before else []
             new = self._layout.points(*plan[node]) if node in plan else []
+            if len(set(old)) < len(old) or len(set(new)) < len(new):
+                return None  # which of two points on one position goes cannot be told by the position
             both = set(old).intersection(new)
             gone[node] = [at for at in old if at not in both]
             come[node] = [at for at in new if at not in both]

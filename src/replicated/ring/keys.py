@@ -26,7 +26,6 @@ def encoded(key: Key) -> bytes:
     Raises:
         TypeError: ``key`` is neither str nor bytes.
         ValueError: ``key`` holds a lone surrogate, which has no UTF-8 form.
-
     """
     if isinstance(key, bytes):
         return key

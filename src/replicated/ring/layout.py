@@ -23,17 +23,15 @@ DEFAULT_VNODES = 384
 
 
 class Layout(Protocol):
-    """A recipe for a ring, of immutable objects that compare and pickle by value."""
+    """A recipe for a ring, of immutable objects that compare and pickle by value.
 
-    @property
-    def bits(self) -> int:
-        """The width of a position: 32 or 64."""
-        ...
+    Attributes:
+        bits: The width of a position: 32 or 64.
+        rule: Which point owns a position.
+    """
 
-    @property
-    def rule(self) -> Rule:
-        """Which point owns a position."""
-        ...
+    bits: ClassVar[int]
+    rule: ClassVar[Rule]
 
     def key_hash(self, weights: Mapping[str, float]) -> Callable[[bytes], int]:
         """Return what gives the position of a key's bytes, of a ring with these members."""
@@ -77,7 +75,6 @@ class Xxh3:
     Raises:
         TypeError: ``vnodes`` is not an int.
         ValueError: ``vnodes`` is below 1.
-
     """
 
     vnodes: int = DEFAULT_VNODES

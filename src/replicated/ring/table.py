@@ -66,7 +66,6 @@ def checked_count(count: int) -> int:
     Raises:
         TypeError: It is not an int.
         ValueError: It is below 1.
-
     """
     if isinstance(count, bool) or not isinstance(count, int):
         raise TypeError(f"count must be an int, not {count!r}")

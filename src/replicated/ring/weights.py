@@ -21,7 +21,6 @@ def checked_node(node: str) -> str:
     Raises:
         TypeError: It is not a str.
         ValueError: It is empty, or UTF-8 cannot encode it.
-
     """
     if not isinstance(node, str):
         raise TypeError(f"node must be a str, not {node!r}")
@@ -40,7 +39,6 @@ def checked_weight(node: str, weight: float) -> float:
     Raises:
         TypeError: It is not a number; a bool is none.
         ValueError: It is negative, NaN or infinite.
-
     """
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise TypeError(f"weight of {node!r} must be a number, not {weight!r}")
@@ -56,7 +54,6 @@ def weights_of(nodes: Nodes) -> dict[str, float]:
         TypeError: ``nodes`` is one str, which would be a membership of its letters, or holds what is no name
             or no weight.
         ValueError: A name comes twice, is empty or cannot be encoded; or a weight is none.
-
     """
     if isinstance(nodes, str | bytes):
         raise TypeError(f"nodes must be several names, not the single one {nodes!r}")
