@@ -44,8 +44,10 @@ from replicated.adapters.asgi import CacheMiddleware, ReadinessEndpoint, Reverse
 from replicated.adapters.asgi_front import Receive, Scope, Send
 from replicated.adapters.httpx_transport import AsyncReplicatedTransport, NoReplicaError, ReplicatedTransport
 from replicated.adapters.probes import HttpProbe, ProbeLoop
+from replicated.cache import Loader, cached
 from replicated.ring import Maglev, Rendezvous, layouts
 from replicated.testing import ManualClock, RecordingStrategy, ScriptedProbe, StrategyContract
+from replicated.throttle import Limit, Limits
 
 
 def a_service(replicas: Iterable[Replica]) -> Tier:
@@ -111,12 +113,28 @@ def caches(clock: ManualClock) -> None:
     cache["a"] = "two"  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
 
 
+@cached(ttl=5)
+def squared(number: int) -> int:
+    return number * number
+
+
+def loading() -> None:
+    loader: Loader[str, bytes] = Loader(Cache(10), lambda key: key.encode(), grace=5)
+    assert_type(loader.get("a"), bytes)
+    assert_type(loader.get_many(["a", "b"]), dict[str, bytes])
+    loader.get(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(squared(3), int)
+    squared("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def throttles() -> None:
     assert_type(TokenBucket(10, burst=20).take(3), float)
     throttle = Throttle(rate=0.5, burst=1, max_keys=1000)
     assert_type(throttle.take(("client", "/path"), cost=1), float)
     assert_type(throttle.peek("client"), float)
     throttle.refund("client")
+    limits = Limits(Limit("second", 10, burst=10), Limit("hour", 1 / 7, burst=500, counts="takes"))
+    assert_type(limits.take("client", 2).limit, str)
 
 
 class Nearest:
