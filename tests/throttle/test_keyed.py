@@ -46,7 +46,7 @@ def interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             st.sampled_from(KEYS),
             st.sampled_from(["take", "peek", "refund"]),
             st.integers(1, 3),
-            st.integers(0, 4),
+            st.sampled_from([0, 1, 2, 3, 4, 50]),
         ),
         max_size=80,
     )
@@ -139,7 +139,7 @@ def test_known_keys_sweep_too(cost: int) -> None:
 def test_memory() -> None:
     """A key costs at most 110 bytes beyond itself."""
     throttle = Throttle(3, 10)
-    count = 100_000
+    count = 22_000  # just after the table has grown, when it is at its emptiest
     for key in range(count):
         throttle.take(key)
     store = throttle._debts
