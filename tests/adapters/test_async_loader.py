@@ -385,6 +385,27 @@ def test_get_many_fails_together_and_refreshes(run, clock):
     run(main)
 
 
+def test_a_batch_with_a_key_that_cannot_be(run):
+    """A key that cannot be asked for leaves no load behind that nobody runs; a batch load must map."""
+
+    async def main():
+        async def load(key):
+            return await loader.get_many(["b", key]) if key == "a" else key
+
+        async def load_many(keys):
+            return None
+
+        loader = AsyncLoader(Cache(10), load)
+        with pytest.raises(LoadReentered):
+            await loader.get("a")
+        assert loader._flights._flights == {}
+        assert await loader.get("b") == "b"
+        with pytest.raises(TypeError, match="load_many"):
+            await AsyncLoader(Cache(10), load, load_many=load_many).get_many(["c"])
+
+    run(main)
+
+
 def test_invalidate(run):
     """What was read before an invalidation is given to those who wait, and is not kept."""
 

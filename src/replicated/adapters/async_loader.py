@@ -152,11 +152,16 @@ class AsyncLoader(Generic[K, V]):
                             awaited.append(flight)
                         case Follow(flight):
                             awaited.append(flight)
-            if self._load_many is not None and mine:
-                self._start(mine, functools.partial(self._run_many, mine, self._load_many))
-            else:
-                for flight in mine:
-                    self._start_one(flight, functools.partial(self._load, flight.key))
+        except BaseException as error:  # a key that cannot be asked for: nobody will run what was begun
+            for flight in mine:
+                self._flights.fail(flight, error, abandoned=True)
+            raise
+        if self._load_many is not None and mine:
+            self._start(mine, functools.partial(self._run_many, mine, self._load_many))
+        else:
+            for flight in mine:
+                self._start_one(flight, functools.partial(self._load, flight.key))
+        try:
             for flight in awaited:
                 with contextlib.suppress(*self._negative):
                     values[flight.key] = await self._follow(flight, functools.partial(self._load, flight.key))
