@@ -51,7 +51,6 @@ DOORS: dict[str, tuple[str, ...]] = {
     "cachetools": ("cache/",),
     "click": ("serve/",),
     "cryptography": ("serve/certificates.py",),
-    "hishel": ("http/caching.py",),
     "httpx": ("adapters/", "serve/demo/"),
     "rich": ("serve/",),
     "sortedcontainers": ("cache/", "readiness/", "ring/", "throttle/"),
@@ -207,7 +206,7 @@ def test_packages_have_no_logic() -> None:
 
 def test_importing_the_library_is_light() -> None:
     """``import replicated`` loads no event loop, no TLS, and nothing of an extra."""
-    heavy = ("asyncio", "click", "cryptography", "hishel", "httptools", "httpx", "rich", "ssl", "uvicorn")
+    heavy = ("asyncio", "click", "cryptography", "httptools", "httpx", "rich", "ssl", "uvicorn")
     script = f"import sys, replicated; print(*[name for name in {heavy!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
