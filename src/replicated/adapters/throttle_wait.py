@@ -147,12 +147,12 @@ class Waiter:
         turn = threading.Event()
         with self._lock:
             line = self._lines.setdefault(key, deque())
-            if len(line) >= self._max_waiting:
-                raise Refused("too many wait already", self._throttle.peek(key, cost))
-            line.append(turn)
-            if line[0] is turn or self._closed:
-                turn.set()
-        return turn
+            if len(line) < self._max_waiting:
+                line.append(turn)
+                if line[0] is turn or self._closed:
+                    turn.set()
+                return turn
+        raise Refused("too many wait already", self._throttle.peek(key, cost))
 
     def _leave(self, key: Hashable, turn: threading.Event) -> None:
         with self._lock:
