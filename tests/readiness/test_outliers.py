@@ -138,6 +138,24 @@ def test_with_probes_it_comes_back_through_one():
     assert "r0" in ready(tracked)
 
 
+def test_who_is_down_by_its_probes_is_not_ejected_on_top():
+    """Probes that fail for long do not prolong an ejection: once they are good again the replica is back."""
+    tracked, clock = tracker(4, ProbePolicy(period=10, failure_threshold=2))
+    for replica in tracked.due():
+        tracked.observe(replica, True)
+    fail(tracked, "r0")
+    for _ in range(60):
+        clock.advance(10)
+        for replica in tracked.due():
+            tracked.observe(replica, replica.id != "r0")
+    assert tracked.state("r0") is State.UNREADY
+    assert tracked.explain("r0").reason.startswith("the last 60 probes failed")
+    clock.advance(10)
+    tracked.due()
+    tracked.observe("r0", True)
+    assert tracked.state("r0") is State.READY
+
+
 def test_an_ejection_that_ends_in_maintenance_brings_no_probe():
     """The end of an ejection does not have a replica probed that an operator took out."""
     tracked, clock = tracker(4, ProbePolicy())

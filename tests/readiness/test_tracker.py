@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from replicated.errors import UnknownReplica
+from replicated.outcome import Outcome
 from replicated.readiness import (
     Joined,
     Left,
@@ -215,9 +216,10 @@ def test_a_result_for_one_that_left_is_ignored():
     probed.remove("a")
     probed.observe("a", True)
     assert ids(probed.ready) == ""
-    for call in (probed.observe, probed.observe_outcome):
+    probed.observe_outcome("a", Outcome.failure())
+    for call, what in ((probed.observe, True), (probed.observe_outcome, Outcome.success())):
         with pytest.raises(UnknownReplica, match="ghost"):
-            call("ghost", True)
+            call("ghost", what)
     for call in (probed.remove, probed.drain, probed.undrain, probed.maintain, probed.state, probed.explain):
         with pytest.raises(UnknownReplica):
             call(Replica("a"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ..outcome import Outcome
 from ..readiness import ReadySet
 from ..replica import Replica
 from .load import InFlight, Load
@@ -31,8 +30,8 @@ class LeastLoaded:
     def __init__(self, load: Load | None = None, *, rng: random.Random | None = None) -> None:
         self.load: Load = InFlight() if load is None else load
         self._of = self.load.of
-        self.started: Callable[[Replica], None] = self.load.started
-        self.finished: Callable[[Replica, Outcome], None] = self.load.finished
+        self.started = self.load.started
+        self.finished = self.load.finished
         self._random = (random.Random() if rng is None else rng).random
 
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
@@ -42,11 +41,10 @@ class LeastLoaded:
         candidates, sums = ready.draw
         if not candidates:
             return None
-        of = self._of
+        of, weights = self._of, ready.weights
         if sums is None:
             loads = [of(replica.id) for replica in candidates]
         else:
-            weights = ready.weights
             loads = [of(replica.id) / weights[replica.id] for replica in candidates]
         least = min(loads)
         if loads.count(least) == 1:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import random
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import floor
 
-from ..outcome import Outcome
 from ..replica import Replica
 from .load import InFlight, Load
 from .strategy import Key
@@ -40,8 +39,8 @@ class PowerOfTwo:
     def __init__(self, load: Load | None = None, *, rng: random.Random | None = None) -> None:
         self.load: Load = InFlight() if load is None else load
         self._of = self.load.of
-        self.started: Callable[[Replica], None] = self.load.started
-        self.finished: Callable[[Replica, Outcome], None] = self.load.finished
+        self.started = self.load.started
+        self.finished = self.load.finished
         self._random = (random.Random() if rng is None else rng).random
         self._view = NOTHING
 

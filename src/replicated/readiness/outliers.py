@@ -96,7 +96,10 @@ class OutlierDetector:
         """Take in how a request ended; return why its replica should be ejected, or None. O(1)."""
         if outcome.verdict is Verdict.CANCELLED:
             return None
-        failed = self.failed(outcome)
+        return self.count(replica_id, self.failed(outcome), outcome.reason)
+
+    def count(self, replica_id: str, failed: bool, reason: str = "") -> str | None:
+        """Take in an outcome that was judged already; return as ``observe`` does."""
         if self.rules:
             good, bad = self._counts.get(replica_id, (0, 0))
             self._counts[replica_id] = (good, bad + 1) if failed else (good + 1, bad)
@@ -107,7 +110,7 @@ class OutlierDetector:
         if run < self.consecutive_failures:
             return None
         what = "a request failed" if run == 1 else f"{run} requests in a row failed"
-        return what + (f" ({outcome.reason})" if outcome.reason else "")
+        return what + (f" ({reason})" if reason else "")
 
     def judge(self) -> dict[str, str]:
         """End the window and return who stood out in it, each with why, by the first rule that says so."""

@@ -45,8 +45,7 @@ class ReadinessTracker:
         outliers: What traffic itself may conclude; None: nothing. One detector a tracker.
         slow_start: How a replica that became ready warms up; None: it gets its full weight at once.
         panic_threshold: The fraction of the members below which those whose probes fail serve as well, unless
-            they never were ready. 0, the default: never. What traffic concludes has a threshold of its own in
-            the detector.
+            they never were ready. 0, the default: never. The detector has a threshold of its own.
         replicas: The first members.
         clock, rng: The time, and where jitter comes from.
 
@@ -78,8 +77,8 @@ class ReadinessTracker:
         self._announcer = Announcer()
         self._news: list[Event] = []
         self._stale = False
+        self.replace(replicas)
         with self._changing():
-            self._become(Membership.checked(replicas))
             self._end_window()
 
     @property
@@ -108,8 +107,9 @@ class ReadinessTracker:
 
         ValueError when two of them share an id; nothing has changed then.
         """
+        members = Membership.checked(replicas)
         with self._changing():
-            self._become(Membership.checked(replicas))
+            self._become(members)
 
     def _become(self, members: Membership) -> None:
         roster = self._roster
@@ -137,9 +137,7 @@ class ReadinessTracker:
             self._news.append(Joined(replica, self._now, self.ready.version + 1))
         else:
             member.replica = replica
-            self._restart(
-                member, f"it is another process now, {replica.incarnation or replica.url or replica.id}"
-            )
+            self._restart(member, f"it is another process, {replica.incarnation or replica.url}".rstrip(", "))
 
     def _restart(self, member: Member, reason: str) -> None:
         """Forget what is known of a member: it starts anew, and cold."""
@@ -247,9 +245,9 @@ class ReadinessTracker:
             self._probes.answered(member, self._now)
             why = f"{member.health}" + (f" ({reason})" if reason else "")
             if member.ejected_until is not None and member.ejected_until <= self._now:
-                if ok:
-                    member.let_back()
-                elif self.outliers is not None:
+                if ok or not member.health.ready or self.outliers is None:
+                    member.let_back()  # or to its probes, which then keep it out by themselves
+                else:
                     self._eject(member, f"on its return, {why}", self.outliers)
             if not self._settle(member, why) and member.state in (State.STARTING, State.UNREADY, State.READY):
                 member.reason = why
@@ -268,15 +266,17 @@ class ReadinessTracker:
         member = self._roster.get(replica)
         if member is not None and not member.on_trial and not detector.is_news(member.replica.id, outcome):
             return
+        # Asked before the lock is taken, since it is the user's function.
+        failed = outcome.verdict is not Verdict.CANCELLED and detector.failed(outcome)
         with self._changing(now):
             member = self._roster.heard(replica)
             if member is None or outcome.verdict is Verdict.CANCELLED:
                 return
-            why = detector.observe(member.replica.id, outcome)
+            why = detector.count(member.replica.id, failed, outcome.reason)
             if member.on_trial:
                 member.on_trial = False
-                if why is None and detector.failed(outcome):
-                    why = "it failed the first request after its ejection"
+                if failed:
+                    why = why or "it failed the first request after its ejection"
             if why is not None:
                 self._suspect(member, why, detector)
 
@@ -300,7 +300,7 @@ class ReadinessTracker:
         if self.policy is None:
             member.let_back()
             self._settle(member, "its ejection is over")
-        elif member.operator is not State.MAINTENANCE:
+        elif member.state is State.EJECTED:
             # Back through one good probe, asked for at once, rather than through users' requests.
             self._probes.hasten(member, self._now)
             member.reason = "its ejection is over, and it returns with its next good probe"
