@@ -310,7 +310,8 @@ def test_a_detector_by_itself():
     """A detector only says who deserves to go, and for how long."""
     detector = OutlierDetector(consecutive_failures=1)
     assert detector.observe("a", Outcome(Verdict.FAILED)) == "a request failed"
-    assert detector.observe("a", Outcome.cancelled()) is None
+    assert detector.observe(Replica("a"), Outcome.cancelled()) is None
+    assert detector.observe(Replica("a"), RESET) == "2 requests in a row failed (reset)"
     assert [detector.eject("a", 0.0) for _ in range(6)] == [30, 60, 120, 240, 300, 300]
     detector.forget("a")
     assert detector.eject("a", 0.0) == 30

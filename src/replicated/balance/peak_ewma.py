@@ -48,7 +48,7 @@ class PeakEwma:
 
     Args:
         decay: Seconds in which what was heard loses all but 1/e of its say.
-        failure_factor: How many usual latencies a failure stands for.
+        failure_factor: How many usual latencies a failure stands for; of a second each before any success.
         clock: Seconds, monotonic; read once a request, when it finishes.
 
     Raises:

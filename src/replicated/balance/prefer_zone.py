@@ -88,5 +88,5 @@ class PreferZone:
         near = ready.only({replica.id for replica in ready if replica.zone == self.zone})
         far = ready.only({replica.id for replica in ready if replica.zone != self.zone})
         whole = sum([replica.weight for replica in ready.members if replica.zone == self.zone])
-        share = self.overprovision * sum(near.weights.values()) / whole if whole else 0.0
+        share = self.overprovision * near.total_weight / whole if whole else 0.0
         return _Views(ready, near, far, share)

@@ -165,7 +165,7 @@ class RingHash:
         Twice where the first time everyone has something against them: a warming replica is better than none.
         """
         weights, ramp, by_id = ready.weights, ready.ramp, ready.by_id
-        room = math.inf if self.bound is None else self.bound * (self.load.total + 1) / sum(weights.values())
+        room = math.inf if self.bound is None else self.bound * (self.load.total + 1) / ready.total_weight
         cold: list[Replica] = []
         for id in table.walk(key):
             replica = by_id.get(id)

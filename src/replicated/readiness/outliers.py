@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from ..outcome import Outcome, Verdict
+from ..replica import Replica
 from .arguments import count, fraction, seconds
 from .outlier_window import WindowRule
 
@@ -92,11 +93,12 @@ class OutlierDetector:
         trivial = outcome.verdict is Verdict.OK and self.failed is replica_failed and not self.rules
         return not trivial or replica_id in self._runs
 
-    def observe(self, replica_id: str, outcome: Outcome) -> str | None:
+    def observe(self, replica: Replica | str, outcome: Outcome) -> str | None:
         """Take in how a request ended; return why its replica should be ejected, or None. O(1)."""
         if outcome.verdict is Verdict.CANCELLED:
             return None
-        return self.count(replica_id, self.failed(outcome), outcome.reason)
+        id = replica if isinstance(replica, str) else replica.id
+        return self.count(id, self.failed(outcome), outcome.reason)
 
     def count(self, replica_id: str, failed: bool, reason: str = "") -> str | None:
         """Take in an outcome that was judged already; return as ``observe`` does."""

@@ -10,6 +10,7 @@ It knows nothing of why a replica is not in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import accumulate, compress
@@ -99,6 +100,11 @@ class ReadySet(tuple[Replica, ...]):
         """The effective weight of each that may be picked, by id: its own, or a part while it warms up."""
         ramp = self.ramp
         return {r.id: r.weight * ramp.get(r.id, 1.0) for r in self.eligible}
+
+    @cached_property
+    def total_weight(self) -> float:
+        """The sum of the effective weights; summed once a snapshot, since many picks ask."""
+        return math.fsum(self.weights.values())
 
     @cached_property
     def draw(self) -> tuple[tuple[Replica, ...], list[float] | None]:
