@@ -166,8 +166,9 @@ def test_rendezvous_moves_sum_to_the_shares(before, after):
         assert part > 0
         balance[source] -= part
         balance[target] += part
+    had, has = old.shares(), new.shares()
     for node in before.keys() | after.keys():
-        assert new.shares().get(node, 0) - old.shares().get(node, 0) == balance[node]
+        assert has.get(node, 0) - had.get(node, 0) == balance[node]
     growth = {
         node: after.get(node, 0) / before[node] if before.get(node) else float("inf")
         for node in before.keys() | after.keys()
