@@ -375,6 +375,20 @@ def test_what_a_304_does_not_change() -> None:
     assert b"set-cookie" not in stored
 
 
+def test_a_304_has_an_age_of_its_own() -> None:
+    """A 304 makes young what it confirms, by its own Date and Age, or by its arrival where it has none."""
+    for told, left in (({}, 60), ({"age": "20"}, 40), ({"date": format_date(int(UNIX) + 90).decode()}, 50)):
+        fridge = filled(cache_control="max-age=60", etag='"a"')
+        fridge.now += 100
+        decision = fridge.receive(get(), Response(304, header(**told)))
+        assert isinstance(decision, Confirmed)
+        assert [name for name, _ in decision.response.headers].count(b"date") == 1
+        fridge.now += left - 1
+        assert len(find_all(fridge.hit(get()).headers, b"age")) == 1
+        fridge.now += 1
+        fridge.miss(get())
+
+
 def test_a_304_to_somebody_in_particular() -> None:
     """What a 304 says to one with credentials is told to that one, and stored only where it may be shared."""
     fridge = filled(cache_control="max-age=1", etag='"a"')
@@ -492,6 +506,7 @@ def test_rescue() -> None:
     assert find(rescued.headers, b"cache-status") == b"replicated; fwd=stale; detail=stale-if-error"
     assert rules.rescue(get(x="2"), fridge.variants, fridge.now, b"") is None
     assert rules.rescue(get(x="1", cache_control="no-cache"), fridge.variants, fridge.now, b"") is None
+    assert rules.rescue(get(x="1", if_match='"a"'), fridge.variants, fridge.now, b"") is None
     assert rules.rescue(get(x="1"), fridge.variants, fridge.now + 1, b"") is None
 
 
@@ -518,6 +533,8 @@ def test_never_stale_against_a_must() -> None:
         ("POST", 200, {"location": "http://other/c"}, ["http://h/a?b"]),
         ("POST", 200, {"location": "//other/c"}, ["http://h/a?b"]),
         ("POST", 200, {"location": "https://h/c"}, ["http://h/a?b"]),
+        ("POST", 502, {}, ["http://h/a?b"]),
+        ("POST", 504, {}, ["http://h/a?b"]),
         ("POST", 404, {}, []),
         ("POST", 500, {}, []),
         ("GET", 200, {}, []),

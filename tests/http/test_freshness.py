@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given
@@ -28,9 +29,11 @@ def lines(**fields: str) -> Headers:
     return [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
 
 
-def lifetime(policy: Policy | None = None, *, status: int = 200, credentials: bool = False, **fields: str):
+def lifetime(
+    policy: Policy | None = None, *, status: int = 200, credentials: Collection[bytes] = (), **fields: str
+):
     response = Response(status, [DATE, *lines(**fields)])
-    return (policy or Policy()).lifetime(response, credentials=credentials, unix=NOW)
+    return (policy or Policy()).lifetime(response, credentials=set(credentials), unix=NOW)
 
 
 @given(st.integers(0, 4_000_000_000))
@@ -101,7 +104,7 @@ def test_no_input_breaks_the_readers(text: str) -> None:
     """Malformed fields are read as something, never raise, and yield lifetimes that are finite."""
     value = text.encode()
     for field in (b"cache-control", b"cdn-cache-control", b"expires", b"age", b"pragma", b"last-modified"):
-        found = Policy(ttl=5.0).lifetime(Response(200, [DATE, (field, value)]), credentials=False, unix=NOW)
+        found = Policy(ttl=5.0).lifetime(Response(200, [DATE, (field, value)]), credentials=set(), unix=NOW)
         assert found is None or 0 <= found.fresh < math.inf
         assert 0 <= initial_age([(field, value)], NOW, 0.0) < math.inf
 
@@ -166,6 +169,7 @@ def test_stated_lifetimes(fields: dict[str, str], fresh: float) -> None:
         {"cache_control": "private, max-age=60"},
         {"cache_control": 'private="x-user", max-age=60'},
         {"cache_control": "No-Store"},
+        {"cache_control": "no-store, private, must-understand, max-age=60"},
         {"cache_control": "max-age=60", "cdn_cache_control": "private"},
         {"cache_control": "max-age=60", "cdn_cache_control": "no-store"},
         {},
@@ -176,22 +180,33 @@ def test_what_may_not_be_kept(fields: dict[str, str]) -> None:
     assert lifetime(**fields) is None
 
 
+def test_must_understand() -> None:
+    """Who must understand a status to keep it keeps none that it does not know."""
+    assert lifetime(status=599, cache_control="max-age=60") is not None
+    assert lifetime(status=599, cache_control="max-age=60, must-understand") is None
+
+
 def test_two_expires_are_none() -> None:
     """Two Expires lines are in doubt, hence stale."""
     later = (b"expires", format_date(int(NOW) + 100))
-    found = Policy().lifetime(Response(200, [DATE, later, later]), credentials=False, unix=NOW)
+    found = Policy().lifetime(Response(200, [DATE, later, later]), credentials=set(), unix=NOW)
     assert found is not None
     assert found.fresh == 0
 
 
-@pytest.mark.parametrize("said", ["public, max-age=60", "s-maxage=60", "max-age=60, must-revalidate"])
-def test_credentials_need_a_word(said: str) -> None:
+def test_credentials_need_a_word() -> None:
     """A response to somebody in particular is shared only where it says that it may be."""
-    assert lifetime(credentials=True, cache_control=said) is not None
-    assert lifetime(credentials=True, cache_control="max-age=60") is None
-    assert lifetime(Policy(ttl=60), credentials=True) is None
-    modified = format_date(int(NOW) - 1000).decode()
-    assert lifetime(credentials=True, cache_control="public", last_modified=modified) is None
+    for who in (b"authorization", b"cookie"):
+        for said in ("public, max-age=60", "s-maxage=60"):
+            assert lifetime(credentials=[who], cache_control=said) is not None
+        assert lifetime(credentials=[who], cache_control="max-age=60") is None
+        assert lifetime(Policy(ttl=60), credentials=[who]) is None
+        modified = format_date(int(NOW) - 1000).decode()
+        assert lifetime(credentials=[who], cache_control="public", last_modified=modified) is None
+    must = "max-age=60, must-revalidate"
+    assert lifetime(credentials=[b"authorization"], cache_control=must) is not None
+    assert lifetime(credentials=[b"cookie"], cache_control=must) is None
+    assert lifetime(credentials=[b"authorization", b"cookie"], cache_control=must) is None
 
 
 def test_assumed_lifetimes() -> None:
@@ -208,7 +223,7 @@ def test_assumed_lifetimes() -> None:
     assert lifetime(status=599, last_modified=thousand) is None
     assert lifetime(status=599, last_modified=thousand, cache_control="public").fresh == pytest.approx(100)
     undated = Response(200, lines(last_modified=thousand))
-    assert Policy().lifetime(undated, credentials=False, unix=NOW).fresh == pytest.approx(100)
+    assert Policy().lifetime(undated, credentials=set(), unix=NOW).fresh == pytest.approx(100)
 
 
 def test_stale_answers_by_permission_only() -> None:

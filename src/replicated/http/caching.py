@@ -4,9 +4,9 @@ Values in, decisions out: no socket, no loop, no storage, no clock. Every instan
 ``now``, of a clock that runs evenly, for ages, and ``unix``, the time of day, for the dates in fields.
 
 Stricter than the RFC on three points, each because one user's response must never reach another: a response
-with Set-Cookie is not stored; a request with a Cookie that is not part of the key counts as one with
-Authorization; and a lifetime that the response does not state itself never touches such a request. Looser on
-none. Requests' max-stale is ignored, as the RFC allows.
+with Set-Cookie is not stored; what answers a request with a Cookie that is not part of the key is stored only
+where it says `public` or `s-maxage`; and a lifetime that the response does not state itself never touches a
+request with Cookie or Authorization. Looser on none. Requests' max-stale is ignored, as the RFC allows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DEMANDS = frozenset((b"cache-control", b"pragma"))
 SPECIAL = CONDITIONS | PRECONDITIONS | CREDENTIALS | DEMANDS | {b"range"}
 """The request's fields that have a say; most requests have none of them, which is the fast path."""
 NOT_FRESHENED = frozenset(
-    (b"age", b"connection", b"content-encoding", b"content-length", b"content-range", b"content-type")
+    (b"connection", b"content-encoding", b"content-length", b"content-range", b"content-type")
     + (b"etag", b"keep-alive", b"set-cookie", b"transfer-encoding", b"vary")
 )
 """What a 304 does not change of what is stored (RFC 9111, 3.2): it describes the body that is kept."""
@@ -225,15 +225,15 @@ class HttpCacheRules:
         if etag is not None and same is not None and etag.removeprefix(b"W/") != same.removeprefix(b"W/"):
             return Mismatch()
         news = [line for line in forwarded_response(response.headers) if line[0] not in NOT_FRESHENED]
+        if find(news, b"date") is None:
+            news.append((b"date", format_date(int(unix))))
         names = {name for name, _ in news}
         headers = [line for line in stored.headers if line[0] not in names] + news
-        cookies = [line for line in response.headers if line[0] == b"set-cookie"]  # for this client alone
         fresh = self.judged(request, Response(stored.status, headers), now, unix, delay)
         kept = None if fresh is None else replace(fresh, body=stored.body, vary=stored.vary)
-        told = replace(stored, headers=headers + cookies)
-        status = (b"cache-status", self.name + b"; fwd=stale; fwd-status=304")
-        age = max(0, int(initial_age(response.headers, unix, delay)))
-        return Confirmed(told.answer(request, [(b"age", b"%d" % age), status]), kept)
+        cookies = [line for line in response.headers if line[0] == b"set-cookie"]  # for this client alone
+        told = replace(stored, headers=headers)
+        return Confirmed(self.marked(told.answer(request, cookies), b"fwd=stale; fwd-status=304"), kept)
 
     def judged(
         self, request: Request, response: Response, now: float, unix: float, delay: float
@@ -243,9 +243,9 @@ class HttpCacheRules:
         vary = sorted(set(token_list(headers, b"vary")))
         if b"*" in vary or b"no-store" in directives(request.headers, b"cache-control"):
             return None
-        credentials = any(name in CREDENTIALS and name not in vary for name, _ in request.headers)
-        lifetime = self.policy.lifetime(response, credentials=credentials, unix=unix)
-        if lifetime is None or (lifetime.assumed and any(name in CREDENTIALS for name, _ in request.headers)):
+        credentials = {name for name, _ in request.headers if name in CREDENTIALS}
+        lifetime = self.policy.lifetime(response, credentials=credentials.difference(vary), unix=unix)
+        if lifetime is None or (lifetime.assumed and credentials):
             return None
         born = now - initial_age(response.headers, unix, delay)
         until = born + lifetime.fresh
@@ -281,7 +281,7 @@ class HttpCacheRules:
 
     def rescue(self, request: Request, variants: Sequence[Stored], now: float, how: bytes) -> Response | None:
         """Return a stale answer where a fresh one cannot be had, if it and the client allow that."""
-        if Demands.of(request.headers).demanding:
+        if Demands.of(request.headers).demanding or any(n in PRECONDITIONS for n, _ in request.headers):
             return None
         anonymous = not any(name in CREDENTIALS for name, _ in request.headers)
         for stored in variants:
@@ -295,7 +295,8 @@ class HttpCacheRules:
         """Return the keys that a request has made untrue (RFC 9111, 4.4): its own, and those of the same
         authority that the answer names.
         """
-        if request.method in SAFE or not 200 <= response.status < 400:
+        # An error leaves everything as it was; but a gateway's says nothing of how far the request came.
+        if request.method in SAFE or not (200 <= response.status < 400 or response.status in (502, 504)):
             return []
         keys = [self.key(request.target, scheme, host)]
         origin = self.key(b"/", scheme, host)

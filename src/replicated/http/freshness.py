@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from email.utils import formatdate
 from types import MappingProxyType
@@ -113,19 +113,24 @@ class Policy:
             if isinstance(value, bool) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be finite and not negative, not {value!r}")
 
-    def lifetime(self, response: Response, *, credentials: bool, unix: float) -> Lifetime | None:
+    def lifetime(self, response: Response, *, credentials: Set[bytes], unix: float) -> Lifetime | None:
         """Return for how long a shared cache may answer with ``response``; None when it may not keep it.
 
         Args:
             response: Its status and headers.
-            credentials: Whether the request carried Authorization, or a Cookie that is not part of the key.
+            credentials: Which of authorization and cookie the request carried, beside those in the key.
             unix: The time of day when it came, for a Date that is missing or none.
         """
         said, targeted = spoken(response.headers)
-        if b"private" in said or (b"no-store" in said and not understood(response, said)):
+        if b"must-understand" in said:  # no-store is then for caches that do not know the status (5.2.2.3)
+            forbidden = b"private" in said or response.status not in ASSUMABLE
+        else:
+            forbidden = b"private" in said or b"no-store" in said
+        if forbidden:
             return None
-        # RFC 9111 (3.5) names Authorization. A Cookie says who asks just as well, and is taken alike.
-        if credentials and said.keys().isdisjoint(SHAREABLE):
+        # RFC 9111 (3.5) speaks of Authorization. A Cookie says who asks just as well, and must-revalidate is
+        # no word on sharing where nothing but a cookie tells users apart.
+        if credentials and said.keys().isdisjoint(PUBLIC if b"cookie" in credentials else SHAREABLE):
             return None
         fresh = explicit(said, response.headers, unix, targeted=targeted)
         assumed = fresh is None
@@ -161,12 +166,8 @@ class Policy:
         return min(max(0.0, since * self.heuristic), MOST_ASSUMED)
 
 
-def understood(response: Response, said: Directives) -> bool:
-    """Return whether no-store is only for caches that do not know the status code (RFC 9111, 5.2.2.3)."""
-    return b"must-understand" in said and response.status in ASSUMABLE
-
-
-SHAREABLE = frozenset((b"public", b"s-maxage", b"must-revalidate"))
+PUBLIC = frozenset((b"public", b"s-maxage"))
+SHAREABLE = PUBLIC | {b"must-revalidate"}
 NEVER_STALE = frozenset((b"no-cache", b"must-revalidate", b"proxy-revalidate"))
 
 
