@@ -17,7 +17,7 @@ from .balance import (
     RoundRobin,
     Strategy,
 )
-from .cache import Cache
+from .cache import Cache, Loader, cached
 from .errors import (
     AlreadyFinished,
     EmptyRing,
@@ -52,6 +52,7 @@ __all__ = [
     "Lease",
     "LeastLoaded",
     "LoadReentered",
+    "Loader",
     "MissingExtra",
     "NoReplica",
     "NotServed",
@@ -79,4 +80,5 @@ __all__ = [
     "Unavailable",
     "UnknownReplica",
     "Verdict",
+    "cached",
 ]
