@@ -245,6 +245,14 @@ def test_a_report_reads_well():
     assert empty.refused_share == 0.0
 
 
+def test_a_simulation_runs_once():
+    """A second run is refused by name, since the first has left its queues and its time behind."""
+    simulation = small()
+    simulation.run(10)
+    with pytest.raises(RuntimeError, match="once"):
+        simulation.run(10)
+
+
 def test_quantiles_and_confidence():
     """A quantile is a value that occurred, and the interval holds the mean about as often as it says."""
     assert [quantile(range(1, 101), q) for q in (0.5, 0.99, 0.999, 0.001)] == [50, 99, 100, 1]

@@ -80,10 +80,6 @@ class Member:
         self.served = self.served or new is State.READY
         return old
 
-    def let_back(self) -> None:
-        """End its ejection; the first that is heard of it from now on decides whether that lasts."""
-        self.ejected_until, self.on_trial = None, True
-
     def is_another(self, replica: Replica) -> bool:
         """Return whether ``replica`` is another process of the same id: elsewhere, or restarted."""
         mine = self.replica

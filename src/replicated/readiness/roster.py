@@ -29,11 +29,12 @@ class Roster:
     Attributes:
         by_id: Every member, in the order of joining.
         fit: The ids of those that are READY.
+        ejected: The ids of those that are out through ejection, whatever else may keep them out.
         next_step: When a replica that warms up takes its next step; None while nobody does.
     """
 
     __slots__ = ("_draining", "_left", "_outliers", "_panic_threshold", "_slow_start", "_warming", "by_id",
-                 "fit", "members", "next_step")  # fmt: skip
+                 "ejected", "fit", "members", "next_step")  # fmt: skip
 
     def __init__(
         self, outliers: OutlierDetector | None, slow_start: SlowStart | None, panic_threshold: float
@@ -45,6 +46,7 @@ class Roster:
         self.members = Membership()
         self.by_id: dict[str, Member] = {}
         self.fit: set[str] = set()
+        self.ejected: set[str] = set()
         self._draining: set[str] = set()
         self._warming: dict[str, float] = {}  # since when
         self._left: dict[str, None] = {}
@@ -90,10 +92,16 @@ class Roster:
         self.by_id = {id: self.by_id[id] for id in members.ids}
         self.members = members
 
-    @property
-    def ejected(self) -> int:
-        """How many are out through ejection, whatever else may keep them out."""
-        return sum([member.ejected_until is not None for member in self.by_id.values()])
+    def eject(self, member: Member, until: float) -> float:
+        """Note that a member is out until then, whatever else may keep it out; return the time."""
+        member.ejected_until = until
+        self.ejected.add(member.replica.id)
+        return until
+
+    def let_back(self, member: Member) -> None:
+        """End an ejection; the first that is heard of the member from now on decides whether that lasts."""
+        member.ejected_until, member.on_trial = None, True
+        self.ejected.discard(member.replica.id)
 
     def sort(self, member: Member, now: float) -> None:
         """Put a member where its state says it belongs. O(1)."""
@@ -113,6 +121,7 @@ class Roster:
     def forget(self, id: str) -> None:
         """Take a member out of all the sets, to be sorted anew or to be gone."""
         self.fit.discard(id)
+        self.ejected.discard(id)
         self._draining.discard(id)
         self._warming.pop(id, None)
 

@@ -246,7 +246,7 @@ class ReadinessTracker:
             why = f"{member.health}" + (f" ({reason})" if reason else "")
             if member.ejected_until is not None and member.ejected_until <= self._now:
                 if ok or not member.health.ready or self.outliers is None:
-                    member.let_back()  # or to its probes, which then keep it out by themselves
+                    self._roster.let_back(member)  # or to its probes, which then keep it out by themselves
                 else:
                     self._eject(member, f"on its return, {why}", self.outliers)
             if not self._settle(member, why) and member.state in (State.STARTING, State.UNREADY, State.READY):
@@ -285,7 +285,7 @@ class ReadinessTracker:
         if member.state is not State.READY:
             return
         roster = self._roster
-        if detector.allows(members=len(roster.members), fit=len(roster.fit), ejected=roster.ejected):
+        if detector.allows(members=len(roster.members), fit=len(roster.fit), ejected=len(roster.ejected)):
             self._eject(member, why, detector)
         else:
             member.reason = f"{why}, but too few would be left without it"
@@ -298,7 +298,7 @@ class ReadinessTracker:
 
     def _end_ejection(self, member: Member) -> None:
         if self.policy is None:
-            member.let_back()
+            self._roster.let_back(member)
             self._settle(member, "its ejection is over")
         elif member.state is State.EJECTED:
             # Back through one good probe, asked for at once, rather than through users' requests.
@@ -306,8 +306,8 @@ class ReadinessTracker:
             member.reason = "its ejection is over, and it returns with its next good probe"
 
     def _eject(self, member: Member, why: str, detector: OutlierDetector) -> None:
-        member.ejected_until = detector.eject(member.replica.id, self._now)
-        self._timers.set(("ejection", member.replica.id), member.ejected_until)
+        until = self._roster.eject(member, detector.eject(member.replica.id, self._now))
+        self._timers.set(("ejection", member.replica.id), until)
         if not self._settle(member, why):
             member.reason = why
 

@@ -99,7 +99,7 @@ class Simulation:
         self._latencies = array("d")
         self._last: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
-        self._from = 0
+        self._ran, self._from = False, 0  # up to which request it is warming up
         self._begun = 0.0
         self._probed_at = [math.inf] * routers
         incidents = list(incidents)
@@ -133,7 +133,9 @@ class Simulation:
             watch: Called after every event, to assert what must always hold.
             progress: Called with the requests that have arrived, about a hundred times.
         """
-        self._from = int(requests * warm_up)
+        if self._ran:
+            raise RuntimeError("a simulation runs once: build another one for another run")
+        self._ran, self._from = True, int(requests * warm_up)
         self._left, self._arrived = requests, 0
         self._arrive_next()
         heap, cell, step = self._heap, self._cell, max(1, requests // 100)
