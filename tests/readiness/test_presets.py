@@ -201,7 +201,9 @@ def test_startup_comes_first():
     assert not health.stuck
     health.observe(False)
     assert health.stuck
-    assert str(health) == "has not started: 2 startup probes in a row failed"
+    assert str(health) == (
+        "has not started: 2 startup probes in a row failed; whoever started it should start it again"
+    )
     assert health.missing == 1
     assert not health.observe(True)
     assert (health.started, health.ready, health.interval) == (True, False, 10.0)

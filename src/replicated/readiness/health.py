@@ -113,7 +113,9 @@ class ProbeHealth:
     def __str__(self) -> str:
         policy = self._policy
         if not self.started:
-            return f"has not started: {self.run if self.last is False else 0} startup probes in a row failed"
+            failed = 0 if self.last is None else self.run
+            advice = "; whoever started it should start it again" if self.stuck else ""
+            return f"has not started: {failed} startup probes in a row failed{advice}"
         if self.seen == 0:
             return "no probe has been answered yet"
         if policy.window is not None:
