@@ -452,7 +452,7 @@ def test_an_application_answers() -> None:
         assert response.headers == [(b"content-length", b"2"), (b"set-cookie", b"a"), (b"set-cookie", b"b")]
         assert response.body == b"ok"
         await response.close()
-        response = await ask(sends(start(length), piece(b"", True), piece(b"o", True), piece(b"k")))
+        response = await ask(sends(start(length), piece(b"o", True), piece(b"", True), piece(b"k")))
         assert not isinstance(response.body, bytes)
         assert await read(response) == b"ok"
         assert await read(await ask(sends(start(), piece(b"a", True), piece(b"", True), piece()))) == b"a"

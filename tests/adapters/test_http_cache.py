@@ -10,8 +10,8 @@ import pytest
 
 from replicated.adapters.http_cache import HttpCache, http_date
 from replicated.http.caching import HttpCacheRules
+from replicated.http.dates import parse_date
 from replicated.http.fields import find
-from replicated.http.freshness import parse_date
 from replicated.http.message import Request, Response
 from replicated.testing import ManualClock
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicated.http.caching import Confirmed, Fetch, HttpCacheRules, Keep, Mismatch, Pass, Serve
+from replicated.http.dates import format_date
 from replicated.http.fields import find, find_all
-from replicated.http.freshness import format_date
 from replicated.http.message import Headers, Request, Response
 from replicated.http.stored import Stored
 

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicated.http.dates import format_date, parse_date
 from replicated.http.freshness import (
     Policy,
     delta,
     directives,
-    format_date,
     initial_age,
-    parse_date,
     structured,
 )
 from replicated.http.message import Headers, Response

@@ -17,8 +17,8 @@ from typing import assert_never
 from ..cache import Cache
 from ..clock import Clock, monotonic
 from ..http.caching import RESCUED, Confirmed, Fetch, HttpCacheRules, Keep, Mismatch, Pass, Serve
+from ..http.dates import format_date
 from ..http.fields import find, problem
-from ..http.freshness import format_date
 from ..http.identity import Identity
 from ..http.message import Handler, Headers, Request, Response
 from ..http.stored import Stored

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from .dates import format_date
 from .demands import Demands
 from .fields import find, problem, token_list
 from .forwarding import forwarded_response
-from .freshness import Policy, directives, format_date, initial_age
+from .freshness import Policy, directives, initial_age
 from .message import Headers, Request, Response
 from .stored import Stored, matches, selecting
 

@@ -7,46 +7,24 @@ long is taken, except where the RFC says otherwise.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from email.utils import formatdate
 from types import MappingProxyType
 from typing import TypeAlias
 
+from .dates import date_of, parse_date
 from .fields import find, find_all
 from .message import Headers, Response
 
-__all__ = [
-    "Directives",
-    "Lifetime",
-    "Policy",
-    "delta",
-    "directives",
-    "format_date",
-    "initial_age",
-    "parse_date",
-]
+__all__ = ["Directives", "Lifetime", "Policy", "delta", "directives", "initial_age", "structured"]
 
 Directives: TypeAlias = Mapping[bytes, bytes]
 """Names in lower case, and their arguments without quotes; empty for those that have none."""
 
 MOST_SECONDS = 2**31
 """What a longer delta-seconds is taken for (RFC 9111, 1.2.2)."""
-MONTHS = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec")
-CLOCK = rb"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
-WEEKDAY = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
-DATE_FORMS = tuple(
-    re.compile(form, re.IGNORECASE)
-    for form in (
-        WEEKDAY + rb", (?P<day>\d\d) (?P<month>[a-z]{3}) (?P<year>\d{4}) " + CLOCK + rb" GMT",
-        rb"[a-z]{6,9}, (?P<day>\d\d)-(?P<month>[a-z]{3})-(?P<year>\d\d) " + CLOCK + rb" GMT",
-        WEEKDAY + rb" (?P<month>[a-z]{3}) (?P<day>[ \d]\d) " + CLOCK + rb" (?P<year>\d{4})",
-    )
-)
-"""The three forms that a recipient must read (RFC 9110, 5.6.7), and nothing that looks like them."""
 # A quote that is never closed runs to the end: then no input makes the search try twice.
 DIRECTIVE = re.compile(rb'(?:[^,"]|"(?:[^"\\]|\\.?)*"?)+', re.DOTALL)
 QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
@@ -270,35 +248,3 @@ DELTAS = frozenset((b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-
 def delta(argument: bytes) -> float:
     """Return delta-seconds (RFC 9111, 1.2.2); what is none counts as 0, which is stale."""
     return float(min(int(argument.lstrip(b"0")[:12] or b"0"), MOST_SECONDS)) if argument.isdigit() else 0.0
-
-
-def date_of(headers: Headers, name: bytes) -> float | None:
-    value = find(headers, name)
-    return None if value is None else parse_date(value)
-
-
-@functools.lru_cache(1024)
-def parse_date(value: bytes) -> float | None:
-    """Return an HTTP date as Unix seconds, or None where it is none (RFC 9110, 5.6.7)."""
-    for form in DATE_FORMS:
-        found = form.fullmatch(value)
-        if found is not None:
-            break
-    else:
-        return None
-    year = int(found["year"])
-    if year < 100:  # two digits, and POSIX's rule for them
-        year += 2000 if year < 69 else 1900
-    try:
-        month = MONTHS.index(found["month"].lower()) + 1
-        day, hour, minute, second = (int(found[name]) for name in ("day", "hour", "minute", "second"))
-        moment = datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC)
-    except ValueError:
-        return None
-    return moment.timestamp()
-
-
-@functools.lru_cache(64)
-def format_date(unix: int) -> bytes:
-    """Return Unix seconds as HTTP writes them."""
-    return formatdate(unix, usegmt=True).encode()

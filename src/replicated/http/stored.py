@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from .dates import date_of, parse_date
 from .fields import entity_tag_matches, find, find_all
-from .freshness import date_of, parse_date
 from .message import Headers, Request, Response
 
 __all__ = ["Stored", "matches", "not_modified", "selecting"]
