@@ -65,6 +65,7 @@ CLOCKS = frozenset(
 MAY_NAME_A_CLOCK = ("clock.py", "throttle/")
 # The one import that points up, and at its first use: `cached` on a coroutine function needs a driver.
 UPWARDS = {("cache/decorator.py", "replicated.adapters.async_loader")}
+BY_NAME = re.compile(r"(?:importlib\.)?import_module\('([\w.]+)'")
 FORBIDDEN_NAMES = frozenset(("base.py", "common.py", "core.py", "helpers.py", "util.py", "utils.py"))
 
 
@@ -89,9 +90,8 @@ def imports(file: str) -> Iterator[tuple[str, str]]:
             module = ".".join([*above, *filter(None, [node.module])])
             # The second half may be a module as well: ``from .. import affinity``.
             yield from ((f"{file}:{node.lineno}", f"{module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            if isinstance(node.args[0], ast.Constant):
-                yield f"{file}:{node.lineno}", str(node.args[0].value)
+        elif isinstance(node, ast.Call) and (found := BY_NAME.match(ast.unparse(node))):
+            yield f"{file}:{node.lineno}", found[1]
 
 
 def test_every_file_is_in_a_room() -> None:
