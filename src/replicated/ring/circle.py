@@ -163,8 +163,10 @@ class Circle:
         Raises:
             EmptyRing: There is no point.
         """
-        place = self.place(position)
-        if place == len(self.ends):
+        bucket = position >> self.shift >> SLOTS_A_BUCKET  # as `place`, without the call
+        ends, index = self.ends, self.index
+        place = bisect_left(ends, position, index[bucket], index[bucket + 1])
+        if place == len(ends):
             if not place:
                 raise EmptyRing("the ring has no node with a weight above zero")
             place = 0
