@@ -43,7 +43,7 @@ from replicated.throttle import Number, Throttle, TokenBucket
 Admit = Callable[[str], bool]
 PAGE = Path(__file__).parents[1] / "docs" / "throttle.md"
 VAST = 10**9
-CALLS = 500  # so few that a round seldom loses the processor to others
+CALLS = 2000  # enough to warm the caches, few enough to be seldom interrupted
 
 
 def ours(rate: Number, burst: int) -> Admit:
@@ -181,7 +181,7 @@ def speed(count: int) -> dict[str, float]:
         contenders["replicated TokenBucket.take"] = per_loop(TokenBucket(1000, VAST).take)
         contenders["aiolimiter"] = aiolimiter_on_a_loop()
         contenders["pyrate-limiter"] = each(by_pyrate(10**6, 10**6))
-    return interleaved(contenders, rounds=101)
+    return interleaved(contenders, rounds=31)
 
 
 def per_loop(call: Callable[[], object]) -> Callable[[], None]:
@@ -336,7 +336,7 @@ def shared() -> dict[str, float]:
                 return client.evalsha(nothing, 1, key, b"1")
 
             take = RedisThrottle(client, 10**6, VAST).take
-            keys = ["client"] * 10
+            keys = ["client"] * 100
             return interleaved(
                 {
                     "EVALSHA of an empty script": per_call(
@@ -344,7 +344,7 @@ def shared() -> dict[str, float]:
                     ),
                     "replicated RedisThrottle.take": per_call(take, keys),
                 },
-                rounds=201,
+                rounds=31,
             )
     finally:
         server.kill()
@@ -372,7 +372,7 @@ def main() -> None:
     ]
     if by_server:
         floor = "EVALSHA of an empty script"
-        tables.append(table("By a server, one client", by_server, floor=floor, calls=10, unit="us"))
+        tables.append(table("By a server, one client", by_server, floor=floor, calls=100, unit="us"))
     figures = {
         "one key": one,
         "10,000 keys": many,
