@@ -243,6 +243,15 @@ def test_many_routers_agree():
     assert len(picks) == 1
 
 
+def test_a_table_without_weights_picks_nobody_of_weight_zero():
+    """Also where the table ignores weights, a replica of weight 0 is passed over."""
+    members = [Replica("a", weight=0.0), Replica("b"), Replica("c")]
+    for weight in (1.0, 2.0):
+        ready = ReadySet([*members[:2], Replica("c", weight=weight)])
+        strategy = RingHash(make_table=lambda weights: HashRing(list(weights)))
+        assert {strategy.pick(ready, key).id for key in KEYS[:60]} == {"b", "c"}
+
+
 def test_nobody_owns():
     """A membership in which all weights are 0 owns nothing."""
     ready = ReadySet([Replica("a", weight=0.0)])

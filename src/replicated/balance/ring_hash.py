@@ -155,8 +155,11 @@ class RingHash:
             if snapshot.members is not self._members and snapshot.members != self._members:
                 self._table = self._make_table({replica.id: replica.weight for replica in snapshot.members})
             self._members = snapshot.members
-            find = snapshot.by_id.get if snapshot.even else None
-            self._view = view = (snapshot, self._table, find, len(snapshot.eligible))
+            eligible = snapshot.eligible
+            # A table that knows no weights may own keys by a replica of weight 0, which nobody may pick.
+            owners = snapshot.by_id if len(eligible) == len(snapshot) else {r.id: r for r in eligible}
+            find = owners.get if snapshot.even else None
+            self._view = view = (snapshot, self._table, find, len(eligible))
         return view
 
     def _order(self, ready: ReadySet, key: str | bytes, table: Table) -> Iterator[tuple[Replica, str]]:
@@ -165,14 +168,16 @@ class RingHash:
         Twice where the first time everyone has something against them: a warming replica is better than none.
         """
         weights, ramp, by_id = ready.weights, ready.ramp, ready.by_id
-        room = math.inf if self.bound is None else self.bound * (self.load.total + 1) / ready.total_weight
+        room = math.inf if self.bound is None else self.bound * (self.load.total + 1)
+        whole = ready.total_weight
         cold: list[Replica] = []
         for id in table.walk(key):
-            replica = by_id.get(id)
-            if replica is None:
+            weight = weights.get(id)
+            if weight is None:
                 continue
-            if self._of(id) - self.slack >= room * weights[id]:
-                yield replica, f"{self._of(id)} in flight, its bound"
+            replica, count = by_id[id], self._of(id)
+            if (count - self.slack) * whole >= room * weight:
+                yield replica, f"{count} in flight, its bound"
             elif id in ramp and key_fraction(key, id) >= ramp[id]:
                 cold.append(replica)
                 yield replica, f"it warms up, at {ramp[id]:.0%}"
