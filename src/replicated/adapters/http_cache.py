@@ -207,6 +207,7 @@ class HttpCache:
         task = asyncio.ensure_future(self.renew(replace(request, method="GET"), key, fetch, flight))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda _: self.land(key, flight))  # also of one cancelled before it ran
 
     async def renew(self, request: Request, key: str, fetch: Fetch, flight: Flight) -> None:
         self.resting.set(key, True)
@@ -222,8 +223,6 @@ class HttpCache:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"{key} could not be refreshed", "exception": error}
             )
-        finally:
-            self.land(key, flight)
 
     async def fetch(self, request: Request, key: str, fetch: Fetch, flight: Flight | None) -> Response:
         """Ask ``inner``, and keep the answer if the rules allow. With a flight, others wait for it."""
@@ -306,12 +305,13 @@ class HttpCache:
         fetch: Fetch,
         response: Response,
         stored: Stored,
-        began: float,
+        began: int,
         flight: Flight | None,
     ) -> Response:
         """Pass a storable response on, and store it once it is whole."""
         length = find(response.headers, b"content-length")
-        if length is not None and length.isdigit() and int(length) > self.largest:
+        if length is not None and length.isdigit() and (len(length) > 18 or int(length) > self.largest):
+            self.unstorable.set(key, True)
             return self.rules.marked(response, fetch.why + b"; detail=too-large")
         if isinstance(response.body, bytes):
             done = stored.with_body(response.body)
@@ -326,18 +326,23 @@ class HttpCache:
             if done is not None:
                 self.keep(key, done, began)
 
+        def over() -> None:
+            if recording.size > self.largest:
+                self.unstorable.set(key, True)
+            self.land(key, flight)
+
         recording = Recording(
             response,
             largest=self.largest,
             allowance=self.allowance,
             whole=whole,
-            over=lambda: self.land(key, flight),
+            over=over,
             wanted=lambda: flight is not None and flight.waiting > 0,
         )
         answer = replace(response, body=recording, close=recording.aclose)
         return self.rules.marked(answer, fetch.why + b"; stored")
 
-    def keep(self, key: str, stored: Stored, began: float) -> None:
+    def keep(self, key: str, stored: Stored, began: int) -> None:
         """Store a response, unless something has made it untrue since its fetch began."""
         if any(self.changed.get(name, 0) > began for name in (key, *stored.tags)):
             return
