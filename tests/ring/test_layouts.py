@@ -241,6 +241,28 @@ def distance(one, other):
     return (one - other) % 2**32
 
 
+def test_nearest_of_a_single_position():
+    """A circle whose only position is the nearest everywhere has one owner."""
+
+    class Single:
+        bits, rule = 32, "nearest"
+
+        def key_hash(self, weights):
+            return len
+
+        def plan(self, weights):
+            return {node: (node, 1) for node in weights}
+
+        def points(self, label, count):
+            return [100]
+
+    for nodes in (["a"], ["a", "b"]):
+        ring = HashRing(nodes, layout=Single())
+        assert sum(ring.shares().values()) == 1
+        assert ring.owner(b"k") == next(ring.walk(b"k")) == "a"
+        assert sorted(ring.walk(b" " * 200)) == nodes
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_nearest_point_owns(position, count):
     """HAProxy's circle gives a position to its nearest point, the one before it at half-way."""

@@ -117,6 +117,25 @@ def test_copies_and_pickles(make):
     assert "99 nodes" in repr(make(map(str, range(99))))
 
 
+@pytest.mark.parametrize("make", TABLES[1:], ids=lambda make: make.__name__)
+def test_fixed_tables_are_values(make):
+    """Tables that never change can be members of sets."""
+    assert len({make(["a", "b"]), make(["a", "b"]), make(["a"])}) == 2
+
+
+def test_maglev_of_more_nodes_than_a_byte_names():
+    """A table of 300 nodes gives each its slots."""
+    table = maglev([f"n{number}" for number in range(300)])
+    assert set(Counter(table.slots).values()) == {3, 4}
+    assert all(table.owner(key) == next(table.walk(key)) for key in KEYS[:50])
+
+
+def test_rendezvous_owner_leads_the_order_with_weights():
+    """With unequal weights too the owner is the first of the order."""
+    table = Rendezvous({"a": 1, "b": 2, "c": 0.5})
+    assert all(table.owner(key) == next(table.walk(key)) for key in KEYS[:200])
+
+
 @weighing
 def test_weights_and_drained_nodes(make):
     """Shares follow the weights roughly at least; a drained node is a member that owns nothing."""
