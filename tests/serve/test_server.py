@@ -73,3 +73,17 @@ def test_a_failed_start_is_not_0() -> None:
     with pytest.raises(SystemExit) as ended:
         run_asgi(Failing(hello), listen=("127.0.0.1", 0))
     assert ended.value.code not in (0, None)
+
+
+def test_a_signal_before_the_first_request_is_heard() -> None:
+    """SIGTERM while it is still starting ends it in order, with 0."""
+
+    class Impatient(HandlerApp):
+        async def startup(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    started: list[bool] = []
+    status = run_asgi(
+        Impatient(hello), listen=("127.0.0.1", 0), on_start=lambda: started.append(True), drain_delay=0.1
+    )
+    assert (status, started) == (0, [True])

@@ -16,8 +16,10 @@ from . import options as parse
 from .certificates import self_signed, server_context
 from .lifeline import hold_lifeline
 from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
+from .ring_command import ring
 from .server import bind, run_asgi
 from .service import Service
+from .simulate_command import simulate
 
 __all__ = ["replicated"]
 
@@ -72,7 +74,7 @@ def replicated() -> None:
     """Run replicas behind a balancer: readiness, consistent hashing, a cache, a throttle, TLS."""
 
 
-@replicated.command()
+@replicated.command(short_help="One tier: a balancer, a cache, a throttle, a TLS edge.")
 @click.option(
     "--upstream",
     "upstreams",
@@ -208,10 +210,11 @@ def serve(
             raise ValueError(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror or error}") from None
     host, port = listener.getsockname()[:2]
     where = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-    click.echo(f"replicated: {service.options.name} serves {where} from {len(upstreams)} replicas", err=True)
+    line = f"replicated: {service.options.name} serves {where} from {len(upstreams)} replicas"
     status = run_asgi(
         service.app,
         listen=listener,
+        on_start=lambda: click.echo(line, err=True),
         on_drain=service.app.drain,
         drain_delay=drain_delay,
         grace=grace,
@@ -231,7 +234,7 @@ def tls_context(cert: Path | None, key: Path | None, self_sign: bool, host: str)
     return None if cert is None or key is None else server_context(cert, key)
 
 
-@replicated.command()
+@replicated.command(short_help="Three tiers on loopback, and proof that the pattern holds.")
 @click.option("--keep", is_flag=True, help="Leave it running at the end, and print the URLs.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where everything listens.")
 def demo(keep: bool, host: str) -> None:
@@ -241,3 +244,7 @@ def demo(keep: bool, host: str) -> None:
     from .demo.run import demo as run
 
     raise SystemExit(asyncio.run(run(Console(), host=host, keep=keep)))
+
+
+replicated.add_command(ring)
+replicated.add_command(simulate)

@@ -13,7 +13,6 @@ import importlib.util
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -56,6 +55,7 @@ def run_asgi(
     app: ASGIApp,
     *,
     listen: tuple[str, int] | socket.socket,
+    on_start: Callable[[], None] | None = None,
     on_drain: Callable[[], None] | None = None,
     drain_delay: float = 0.0,
     grace: float = GRACE,
@@ -66,6 +66,7 @@ def run_asgi(
     Args:
         app: What to serve.
         listen: Host and port, or a socket that listens already.
+        on_start: Called when requests are answered, and signals heard.
         on_drain: Called at the signal, to turn readiness off.
         drain_delay: Seconds from SIGTERM until the listener closes: as long as the balancer in front needs
             to notice. A second signal ends the wait, and the waiting for what is in flight.
@@ -89,10 +90,13 @@ def run_asgi(
     if tls is not None:
         config.load()
         config.ssl = tls
-    server = DrainingServer(config, on_drain, drain_delay)
+    server = DrainingServer(config, on_start, on_drain, drain_delay)
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listener])
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         listener.close()
     return 0 if server.started else 1
 
@@ -101,47 +105,51 @@ class DrainingServer(uvicorn.Server):
     """uvicorn's server, with readiness first at a signal, and an exit status instead of the signal again."""
 
     def __init__(
-        self, config: uvicorn.Config, on_drain: Callable[[], None] | None, drain_delay: float
+        self,
+        config: uvicorn.Config,
+        on_start: Callable[[], None] | None,
+        on_drain: Callable[[], None] | None,
+        drain_delay: float,
     ) -> None:
         super().__init__(config)
+        self.on_start = on_start
         self.on_drain = on_drain
         self.drain_delay = drain_delay
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.signals = 0
+        self.early: list[int] = []
+        self.stopping = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remember the loop: a signal handler may only hand over to it."""
-        self.loop = asyncio.get_running_loop()
+        """Start; then hear the signals, those first that came while nothing was there to hear them."""
         await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
+        for number in self.early:
+            self.handle_exit(number, None)
+        if self.on_start is not None:
+            self.on_start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle the signals, and leave it at that: uvicorn would raise them once more at the end."""
-        before = {
-            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        """Leave signals to ``run_asgi``: uvicorn hears them late, and raises them once more at the end."""
+        yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the stop; a second signal hastens it."""
         if self.loop is None:
-            sys.exit(0)  # not serving yet: there is nothing to lose
-        # Ctrl-C comes from a person in front of whom no balancer has to notice anything.
-        self.loop.call_soon_threadsafe(self.stop, self.drain_delay if sig == signal.SIGTERM else 0.0)
+            self.early.append(sig)
+        else:
+            # Ctrl-C comes from a person in front of whom no balancer has to notice anything.
+            delay = self.drain_delay if sig == signal.SIGTERM else 0.0
+            self.loop.call_soon_threadsafe(self.stop, delay)
 
     def stop(self, delay: float) -> None:
-        self.signals += 1
-        if self.signals > 1:
+        if self.stopping:
             self.should_exit = self.force_exit = True
             return
+        self.stopping = True
         if self.on_drain is not None:
             self.on_drain()
-        assert self.loop is not None
-        self.loop.call_later(delay, self.leave)
+        asyncio.get_running_loop().call_later(delay, self.leave)
 
     def leave(self) -> None:
         self.should_exit = True
