@@ -85,10 +85,7 @@ class HashRing:
             position = hash_key(_encode(key))  # type: ignore[arg-type]  # bytes take the other way
         except (TypeError, UnicodeEncodeError):
             position = hash_key(encoded(key))
-        name = names[slots[position >> shift]]
-        if name is not None:
-            return name
-        return snapshot.circle.owner(position)
+        return names[slots[position >> shift]] or snapshot.circle.owner(position)
 
     def owners(self, key: Key, count: int) -> list[str]:
         """Return the first ``count`` nodes of the key's preference order; fewer if there are fewer.
