@@ -57,5 +57,7 @@ def test_errors_say_what_to_do() -> None:
     """A missing extra names its install line; what was not served says when to come back."""
     assert "pip install 'replicated-tier[serve]'" in str(MissingExtra("replicated.adapters.asgi", "serve"))
     assert Refused("no", 2.5).retry_after == 2.5
+    again = pickle.loads(pickle.dumps(NoReplica("nobody", 1.5)))
+    assert (str(again), again.retry_after) == ("nobody", 1.5)
     assert isinstance(NoReplica("nobody", 1.0), LookupError)
     assert isinstance(NoReplica("nobody", 1.0), ReplicatedError)

@@ -83,6 +83,9 @@ class NotServed(ReplicatedError):
         super().__init__(message)
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[type, tuple[str, float]]:
+        return type(self), (str(self), self.retry_after)
+
 
 class Refused(NotServed):
     """The throttle said no."""

@@ -69,6 +69,7 @@ class Backend(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answering)
         self.name = name
         self.ready = True
+        self.down = False
         self.asked: list[str] = []
         self.hold = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -85,12 +86,15 @@ class Answering(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body in one segment, or else every answer waits for a delayed acknowledgement
 
     def do_GET(self) -> None:
+        if self.server.down:
+            self.close_connection = True
+            return None
         if self.path == "/readyz":
             return self.answer(200 if self.server.ready else 503, b"")
         self.server.asked.append(self.path)
         if self.path == "/slow":
             self.server.hold.wait(10)
-        cache = "max-age=60" if self.path.startswith("/kept") else "no-store"
+        cache = {"/kept": "max-age=60", "/brief": "max-age=1"}.get(self.path, "no-store")
         headers = "\n".join(f"{name}: {value}" for name, value in self.headers.items())
         return self.answer(200, f"{self.server.name}\n{headers}".encode(), cache)
 

@@ -107,6 +107,8 @@ def test_what_is_no_rate(text: str) -> None:
         ({"strategy": "ring-hash", "affinity": "path", "bound": 1.0}, "bound must be"),
         ({"bound": 1.25}, "bound needs"),
         ({"ttl": 10}, "ttl needs a cache"),
+        ({"cache_grace": 10}, "cache_grace needs a cache"),
+        ({"cache_keep": -1, "cache": 1000}, "keep must be"),
         ({"ttl": -1, "cache": 1000}, "ttl must be"),
         ({"burst": 10}, "burst needs a throttle"),
         ({"throttle": 10, "burst": 0.5}, "burst must be"),

@@ -231,3 +231,31 @@ def test_a_port_in_use_is_said(serve, backends) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(f"replicated: cannot listen on {address}: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_stale_page_outlives_its_replicas(serve, backends) -> None:
+    """With --cache-keep, a page that has ended is served while nobody can make a new one."""
+    served = serve(*upstreams(backends[:1]), "--cache", "1MiB", "--cache-keep", "60")
+    with httpx.Client(base_url=served.url) as client:
+        assert client.get("/brief").status_code == 200
+        backends[0].down = True
+        time.sleep(1.1)
+        assert client.get("/brief").status_code == 200
+        assert client.get("/other").status_code == 502
+
+
+def test_without_the_extra_it_says_which() -> None:
+    """The command without its dependencies is one line that names the extra, and status 2."""
+    program = "import sys; sys.modules['click'] = None; from replicated.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "pip install 'replicated-tier[serve]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_lists_what_it_can() -> None:
+    """Without a command the help is printed, and an unknown one is one line."""
+    for name in ("demo", "ring", "serve", "simulate"):
+        assert name in CliRunner().invoke(replicated, []).output
+    unknown = CliRunner().invoke(replicated, ["frob"])
+    assert (unknown.exit_code, unknown.stderr) == (2, "replicated: No such command 'frob'.\n")

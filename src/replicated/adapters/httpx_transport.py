@@ -39,9 +39,6 @@ class NoReplicaError(NoReplica, httpx.ConnectError):
         NoReplica.__init__(self, message, retry_after)
         self._request = None
 
-    def __reduce__(self) -> tuple[type, tuple[str, float]]:
-        return type(self), (str(self), self.retry_after)
-
 
 class RefusedError(Refused, httpx.TransportError):
     """The throttle said no, before anything was sent."""
@@ -49,9 +46,6 @@ class RefusedError(Refused, httpx.TransportError):
     def __init__(self, message: str, retry_after: float) -> None:
         Refused.__init__(self, message, retry_after)
         self._request = None
-
-    def __reduce__(self) -> tuple[type, tuple[str, float]]:
-        return type(self), (str(self), self.retry_after)
 
 
 @functools.lru_cache(4096)

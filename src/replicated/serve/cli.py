@@ -128,6 +128,18 @@ def replicated() -> None:
     "--ttl", type=float, default=None, help="Seconds for responses that do not say how long they keep."
 )
 @click.option(
+    "--cache-grace",
+    type=float,
+    default=None,
+    help="Seconds after its end that a response is still served while a new one is fetched.",
+)
+@click.option(
+    "--cache-keep",
+    type=float,
+    default=None,
+    help="Seconds after its end that a response is served when the replicas fail.",
+)
+@click.option(
     "--throttle",
     type=Parsed("rate", parse.rate),
     default=None,

@@ -33,6 +33,8 @@ class ServeOptions:
     probe_timeout: float = 1.0
     cache: int | None = None
     ttl: float | None = None
+    cache_grace: float | None = None
+    cache_keep: float | None = None
     throttle: float | None = None
     burst: float | None = None
     throttle_by: tuple[str, ...] = THROTTLE_KEYS

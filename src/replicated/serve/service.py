@@ -63,10 +63,18 @@ class Service(HandlerApp):
             pseudonym=options.name,
         )
         if options.cache is not None:
-            rules = HttpCacheRules(ttl=options.ttl, name=options.name)
-            handler = HttpCache(handler, size=options.cache, rules=rules, identity=identity)
-        elif options.ttl is not None:
-            raise ValueError("ttl needs a cache")
+            rules = HttpCacheRules(
+                ttl=options.ttl,
+                grace=options.cache_grace or 0.0,
+                keep=options.cache_keep or 0.0,
+                name=options.name,
+            )
+            handler = cache = HttpCache(handler, size=options.cache, rules=rules, identity=identity)
+            self.running.push_async_callback(cache.aclose)
+        else:
+            for name in ("ttl", "cache_grace", "cache_keep"):
+                if getattr(options, name) is not None:
+                    raise ValueError(f"{name} needs a cache")
         if self.tier.throttle is not None:
             handler = admission(handler, self.tier, identity, throttle_key(options.throttle_by))
         limits = Limits(body=options.body_limit, header_bytes=options.header_limit)
@@ -131,7 +139,9 @@ def strategy(options: ServeOptions) -> Strategy:
         case "ring-hash":
             # Without a bound unless one is asked for: a session that moves is lost, and two caches that
             # share a path allow its client twice.
-            return RingHash(options.bound)
+            # With a bound, four requests of slack: where few are in flight, the bound alone would move a key
+            # for its second concurrent request.
+            return RingHash(options.bound, slack=0 if options.bound is None else 4)
         case "random":
             return RandomChoice()
         case unknown:
