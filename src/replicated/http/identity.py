@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-from .fields import find, find_all
+from .fields import find
+from .hops import MOST_HOPS, Hop, forwarded, x_forwarded_for
 from .message import Headers
 
 __all__ = ["Client", "Identity", "address_key", "trusted_networks"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-MOST_HOPS = 32
-"""Entries of X-Forwarded-For that are looked at; a longer chain is the work of a stranger."""
-
 
 MOST_TEXT = 64
 """Characters of an entry that can be an address, with brackets, zone and port; what is longer is not kept."""
@@ -46,53 +44,80 @@ class Client:
 class Identity:
     """Finds the client of a request.
 
+    Two ways to say how far a chain of proxies is ours: by where they are (``trusted``), or by how many they
+    are (``hops``). The second is for proxies whose addresses are not known beforehand, and is only safe
+    where nobody can reach this server by fewer hops: it believes whoever connects.
+
     Args:
-        trusted: Networks whose X-Forwarded-For, -Proto and -Host are believed; none by default, so that
-            a spoofed header changes nothing.
+        trusted: Networks whose forwarding header is believed; none by default, so that a spoofed header
+            changes nothing.
+        hops: How many proxies stand between the client and this server, each of which appends to the
+            header; 0 to go by ``trusted``.
+        header: Which header they write: X-Forwarded-For, -Proto and -Host, or Forwarded (RFC 7239). The
+            other is never looked at, since a proxy that writes the one passes the other on as it came.
 
     Raises:
-        ValueError: A network cannot be parsed.
-        TypeError: ``trusted`` is one str, or holds something else than networks.
+        ValueError: A network cannot be parsed, ``hops`` is out of 0 to 32 or stands beside ``trusted``, or
+            ``header`` is neither of the two.
+        TypeError: ``trusted`` is one str, or holds something else than networks, or ``hops`` is no int.
     """
 
-    def __init__(self, trusted: Iterable[str | Network] = ()) -> None:
+    def __init__(
+        self,
+        trusted: Iterable[str | Network] = (),
+        *,
+        hops: int = 0,
+        header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for",
+    ) -> None:
+        if isinstance(hops, bool) or not isinstance(hops, int):
+            raise TypeError(f"hops must be an int, not {hops!r}")
+        if not 0 <= hops <= MOST_HOPS:
+            raise ValueError(f"hops must be 0 to {MOST_HOPS}, not {hops!r}")
+        if header not in ("x-forwarded-for", "forwarded"):
+            raise ValueError(f"header must be 'x-forwarded-for' or 'forwarded', not {header!r}")
         self.trusted = trusted_networks(trusted)
+        if hops and self.trusted:
+            raise ValueError(f"hops must be 0 where networks are trusted, not {hops!r}")
+        self.hops = hops
+        self.header = header
         # Remembered, since peers repeat.
-        self._trusts = functools.lru_cache(4096)(functools.partial(in_networks, networks=self.trusted))
+        self._lies_in = functools.lru_cache(4096)(functools.partial(in_networks, networks=self.trusted))
 
     def client(self, peer: str, scheme: str, headers: Headers) -> Client:
         """Return the client behind a request that ``peer`` sent. O(hops), at most 32 of them."""
         if not self.trusts(peer):
             return Client(peer, scheme)
-        proto = find(headers, b"x-forwarded-proto")
-        host = find(headers, b"x-forwarded-host")
-        return Client(
-            self.forwarded_for(peer, headers),
-            proto.decode() if proto in (b"http", b"https") else scheme,
-            host,
-        )
+        if self.header == "forwarded":
+            address, said = self._walk(peer, forwarded(headers))
+            proto, host = said.proto, said.host
+        else:
+            address = self.forwarded_for(peer, headers)
+            proto, host = find(headers, b"x-forwarded-proto"), find(headers, b"x-forwarded-host")
+        return Client(address, proto.decode() if proto in (b"http", b"https") else scheme, host)
 
     def forwarded_for(self, peer: str, headers: Headers) -> str:
-        """Return the rightmost address that is not one of the trusted networks'."""
-        lines = find_all(headers, b"x-forwarded-for")
-        if not lines:
-            return peer
-        nearest = peer
-        # All lines are one list (RFC 9110, 5.3); rsplit bounds the work on a list of ten thousand.
-        for entry in reversed(b",".join(lines).rsplit(b",", MOST_HOPS)[-MOST_HOPS:]):
-            text = entry.strip().decode("latin-1")
-            address = parse_address(text) if len(text) <= MOST_TEXT else None
-            if address is None:
-                # Nothing to the left of garbage can be believed: the hop that wrote it is the last one known.
-                return nearest
-            nearest = str(address)
-            if not self.trusts(nearest):
-                return nearest
-        return nearest
+        """Return the client by X-Forwarded-For: the rightmost address that is not one of our proxies'."""
+        return self._walk(peer, x_forwarded_for(headers))[0]
 
     def trusts(self, address: str) -> bool:
-        """Return whether ``address`` lies in a trusted network."""
-        return bool(self.trusted) and self._trusts(address)
+        """Return whether what a peer at ``address`` says is believed."""
+        return self.hops > 0 or (bool(self.trusted) and self._lies_in(address))
+
+    def _walk(self, peer: str, entries: Iterator[Hop]) -> tuple[str, Hop]:
+        """Return the client's address, and what the outermost of our proxies has said of its request."""
+        nearest, said = peer, Hop(peer)
+        for passed, hop in enumerate(entries, 1):
+            said = hop
+            address = parse_address(hop.node) if len(hop.node) <= MOST_TEXT else None
+            if address is None:
+                # Nothing to the left of garbage can be believed: the hop that wrote it is the last one known.
+                # Nor is a word such as _hidden a client to count by: proxies make a new one for each
+                # request (RFC 7239, 6.3).
+                break
+            nearest = str(address)
+            if passed == self.hops or not self.trusts(nearest):
+                break
+        return nearest, said
 
 
 def trusted_networks(networks: Iterable[str | Network]) -> tuple[Network, ...]:
@@ -147,7 +172,21 @@ def address_key(text: str, *, ipv4_prefix: int = 32, ipv6_prefix: int = 64) -> s
 
     A subscriber is handed a whole IPv6 /64 at least (RFC 6177), so that counting single addresses would
     give each client as many buckets as it cares to take. Text that is no address is its own key.
+
+    Args:
+        text: An address, as a peer's or a forwarding header's.
+        ipv4_prefix: Bits of an IPv4 address that count, 0 to 32.
+        ipv6_prefix: Bits of an IPv6 address that count, 0 to 128.
+
+    Raises:
+        ValueError: A prefix is out of its range.
+        TypeError: A prefix is not an int.
     """
+    for name, prefix, most in (("ipv4_prefix", ipv4_prefix, 32), ("ipv6_prefix", ipv6_prefix, 128)):
+        if isinstance(prefix, bool) or not isinstance(prefix, int):
+            raise TypeError(f"{name} must be an int, not {prefix!r}")
+        if not 0 <= prefix <= most:
+            raise ValueError(f"{name} must be 0 to {most}, not {prefix!r}")
     address = parse_address(text)
     if address is None:
         return text
