@@ -21,7 +21,7 @@ __all__ = ["demo"]
 PICTURE = """\
 client ─TLS─► edge (1): terminates TLS, hashes on the path
                 └─► cache (2): throttles by client and path, keeps pages
-                      └─► application (3): readiness-probed, one session on one replica"""
+                      └─► application (3): probed; a session stays on one"""
 
 
 async def demo(console: Console, *, host: str = "127.0.0.1", keep: bool = False) -> int:
