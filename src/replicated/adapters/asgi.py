@@ -7,14 +7,13 @@ application of their own. What a message looks like is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from ..affinity import Affinity
 from ..http.caching import HttpCacheRules
 from ..http.fields import problem
 from ..http.framing import Limits
-from ..http.identity import Client, Identity, Network, address_key
-from ..http.message import Request, Response
+from ..http.identity import Identity, Network
+from ..http.message import Response
 from ..tier import Tier
 from .asgi_app import AppHandler
 from .asgi_front import (
@@ -25,15 +24,13 @@ from .asgi_front import (
     Receive,
     Scope,
     Send,
-    request_of,
     respond,
 )
-from .exchange import Exchange, ThrottleKey, gatekeeper, too_many
+from .asgi_throttle import ThrottleMiddleware
+from .exchange import Exchange, gatekeeper
 from .http_cache import HttpCache
+from .purging import Purging
 from .upstream import Upstream
-
-if TYPE_CHECKING:
-    from ..throttle import Throttle
 
 __all__ = ["CacheMiddleware", "ReadinessEndpoint", "ReverseProxy", "ThrottleMiddleware"]
 
@@ -77,62 +74,6 @@ class ReverseProxy(HandlerApp):
         await self.upstream.aclose()
 
 
-class ThrottleMiddleware:
-    """Refuses those who have had enough, with 429 and a Retry-After, before their body is read.
-
-    Args:
-        app: Answers those who may.
-        throttle: Counts.
-        trusted: Networks whose X-Forwarded-For is believed; nobody's by default.
-        key: Whom a request counts against; by default its client's address and its path.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        throttle: Throttle,
-        *,
-        trusted: Iterable[str | Network] = (),
-        key: ThrottleKey | None = None,
-    ) -> None:
-        self.app = app
-        self.throttle = throttle
-        self.identity = Identity(trusted)
-        self.key = key or by_address_and_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection scope; a WebSocket counts as the request that opens it."""
-        wait = self.wait(scope) if scope["type"] in ("http", "websocket") else 0.0
-        if wait <= 0:
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await respond(too_many(wait), Arrivals(scope, receive), send)
-        elif "websocket.http.response" in (scope.get("extensions") or ()):
-            await respond(too_many(wait), Arrivals(scope, receive), as_refusal(send))
-        else:
-            await send({"type": "websocket.close", "code": 1008})  # which servers turn into a 403
-
-    def wait(self, scope: Scope) -> float:
-        request = request_of(scope)
-        client = self.identity.client(request.peer, request.scheme, request.headers)
-        key = self.key(client, request)
-        return 0.0 if key is None else self.throttle.take(key)
-
-
-def as_refusal(send: Send) -> Send:
-    """Return ``send`` for a response that stands in place of a WebSocket."""
-
-    async def send_refusal(message: Message) -> None:
-        await send({**message, "type": "websocket." + message["type"]})
-
-    return send_refusal
-
-
-def by_address_and_path(client: Client, request: Request) -> str:
-    """Count by the client's address and the path, as Varnish's throttle module is used."""
-    return f"{address_key(client.address)} {request.path}"
-
-
 class CacheMiddleware(HandlerApp):
     """A shared HTTP cache (RFC 9111) in front of any ASGI application.
 
@@ -144,6 +85,8 @@ class CacheMiddleware(HandlerApp):
         grace: Seconds beyond its lifetime that a response is served while a new one is fetched.
         keep: Seconds beyond its lifetime that a response is served when the application fails.
         trusted: Networks whose X-Forwarded-Proto and -Host are believed.
+        purge_from: Networks whose peers may send PURGE, as :class:`~replicated.adapters.purging.Purging`
+            reads it; None leaves PURGE, and the tags of responses, to the application and its clients.
 
     Attributes:
         cache: What it keeps; ``cache.purge(tag)`` forgets what carries a Surrogate-Key.
@@ -161,11 +104,12 @@ class CacheMiddleware(HandlerApp):
         grace: float = 0.0,
         keep: float = 0.0,
         trusted: Iterable[str | Network] = (),
+        purge_from: Iterable[str | Network] | None = None,
     ) -> None:
         self.app = app
         rules = HttpCacheRules(ttl=ttl, grace=grace, keep=keep)
         self.cache = HttpCache(AppHandler(app), size=size, rules=rules, identity=Identity(trusted))
-        super().__init__(self.cache)
+        super().__init__(self.cache if purge_from is None else Purging(self.cache, allowed=purge_from))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope; everything but HTTP goes to the application as it is."""

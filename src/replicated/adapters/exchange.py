@@ -21,7 +21,9 @@ from ..http.forwarding import forwarded_request, forwarded_response, is_loop
 from ..http.framing import Limits, check_request
 from ..http.identity import Client, Identity
 from ..http.message import Handler, Headers, Request, Response
+from ..http.ratelimit import with_ratelimit
 from ..outcome import Outcome
+from ..throttle import TellsQuotas
 from ..tier import Forward, Hit, Refuse, Tier, Unavailable
 from .upstream import Origin, Upstream, UpstreamResponse
 
@@ -103,21 +105,42 @@ class BoundedBody:
         return piece
 
 
-def admission(inner: Handler, tier: Tier, identity: Identity, key_of: ThrottleKey) -> Handler:
-    """Refuse those who have had enough, before a byte of their body is read."""
+def admission(
+    inner: Handler, tier: Tier, identity: Identity, key_of: ThrottleKey, *, fields: bool = False
+) -> Handler:
+    """Refuse those who have had enough, before a byte of their body is read.
+
+    Args:
+        inner: Answers those who may.
+        tier: Whose throttle counts.
+        identity: Finds out who asks.
+        key_of: Whom a request counts against.
+        fields: Say in RateLimit and RateLimit-Policy what is left, on each answer to a request that counts.
+
+    Raises:
+        TypeError: ``fields`` are asked of a throttle that does not tell what is left.
+    """
+    tells = tier.throttle if fields and isinstance(tier.throttle, TellsQuotas) else None
+    if fields and tells is None:
+        raise TypeError(f"fields need a throttle that tells what is left, not {tier.throttle!r}")
 
     async def handle(request: Request) -> Response:
         client = identity.client(request.peer, request.scheme, request.headers)
         key = key_of(client, request)
-        refusal = None if key is None else tier.admit(key)
-        return await inner(request) if refusal is None else too_many(refusal.retry_after)
+        if key is None:
+            return await inner(request)
+        refusal = tier.admit(key)
+        response = await inner(request) if refusal is None else too_many(refusal.retry_after)
+        if tells is not None:
+            response.headers = with_ratelimit(response.headers, tells.quotas(key))
+        return response
 
     return handle
 
 
-def too_many(wait: float) -> Response:
+def too_many(wait: float, extra: Headers | None = None) -> Response:
     """Return the answer to a client that has had enough for ``wait`` seconds (RFC 6585, 4)."""
-    return problem(429, "too many requests", [(b"retry-after", retry_after(wait))])
+    return problem(429, "too many requests", [(b"retry-after", retry_after(wait)), *(extra or ())])
 
 
 class Exchange:

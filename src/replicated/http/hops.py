@@ -53,7 +53,7 @@ def x_forwarded_for(headers: Headers) -> Iterator[Hop]:
 
 
 def forwarded(headers: Headers) -> Iterator[Hop]:
-    """Yield the entries of Forwarded from the right, over all its lines, at most 32, until one is malformed."""
+    """Yield the entries of Forwarded from the right, over all its lines: at most 32, up to a malformed."""
     looks = MOST_HOPS
     for line in reversed(find_all(headers, b"forwarded")):
         end: int | None = len(line)

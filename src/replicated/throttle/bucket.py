@@ -10,6 +10,7 @@ import threading
 from ..clock import Clock, monotonic
 from .atomic import one_step
 from .gcra import LONG_AGO, Gcra, Number
+from .quota import DEFAULT, Quota, quota
 
 __all__ = ["TokenBucket"]
 
@@ -87,6 +88,10 @@ class TokenBucket:
         now = gcra.read()
         full = min(self._full, now + gcra.tolerance)
         return gcra.wait(now, full - slack - now) if full > now + slack else 0.0
+
+    def quota(self, name: str = DEFAULT) -> Quota:
+        """Return what is left, and change nothing. O(1)."""
+        return quota(name, self._gcra, self._full, self._gcra.read())
 
     @one_step
     def refund(self, cost: Number = 1) -> None:

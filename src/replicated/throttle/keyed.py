@@ -18,6 +18,7 @@ from .atomic import ATOMIC
 from .bucket import TokenBucket
 from .debts import Debts
 from .gcra import LONG_AGO, Gcra, Number, rational
+from .quota import DEFAULT, Quota, quota
 
 __all__ = ["Overflow", "Throttle", "ThrottleStats"]
 
@@ -167,6 +168,27 @@ class Throttle:
                     return self._shared.peek(cost) if self._shared else gcra.wait(now, place - now)
             return self._wait(key, gcra, full, ticks, now)
 
+    def quotas(self, key: Hashable) -> tuple[Quota, ...]:
+        """Return what ``key`` has left, as the one limit called ``default``, and change nothing. O(1).
+
+        Nothing remains to a blocked key, nor to one without a place; in shadow mode too.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        now = self._read()
+        with self._lock:
+            gcra, full = self._account(key)
+            closed = self._blocked(key, now)
+            if full is None:
+                full = self._debts.floor
+                place = self._debts.place()
+                if place > now:
+                    if self._shared:
+                        return (self._shared.quota(),)
+                    closed = gcra.wait(now, place - now)
+            return (quota(DEFAULT, gcra, full, gcra.moved(now, self._gcra), closed),)
+
     def refund(self, key: Hashable, cost: Number = 1) -> None:
         """Give ``cost`` units back to ``key``; what would exceed the burst is lost. O(1).
 
@@ -313,8 +335,8 @@ class Throttle:
     def _wait(self, key: Hashable, gcra: Gcra, full: int, ticks: int, now: int) -> float:
         here = gcra.moved(now, self._gcra)
         owing = min(full - here, gcra.tolerance) + ticks - gcra.tolerance
-        blocked = min(self._debts.blocked.get(key, now) - now, self._block)
-        return max(
-            gcra.wait(here, owing) if owing > 0 else 0.0,
-            self._gcra.wait(now, blocked) if blocked > 0 else 0.0,
-        )
+        return max(gcra.wait(here, owing) if owing > 0 else 0.0, self._blocked(key, now))
+
+    def _blocked(self, key: Hashable, now: int) -> float:
+        ticks = min(self._debts.blocked.get(key, now) - now, self._block)
+        return self._gcra.wait(now, ticks) if ticks > 0 else 0.0

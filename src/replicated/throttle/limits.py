@@ -14,6 +14,7 @@ from typing import Literal
 from ..clock import Clock, monotonic
 from .debts import Debts
 from .gcra import Gcra, Number
+from .quota import Quota, quota
 
 __all__ = ["OVERFLOW", "Limit", "Limits", "Wait"]
 
@@ -85,6 +86,11 @@ class _Ledger:
     def owed(self, key: Hashable, now: int) -> int:
         full = self.debts.find(key)
         return self.gcra.believed(self.debts.floor if full is None else full, now)
+
+    def quota(self, key: Hashable, now: int) -> Quota:
+        place = self.debts.place() if self.debts.find(key) is None else now
+        closed = self.gcra.wait(now, place - now) if place > now else 0.0
+        return quota(self.name, self.gcra, self.owed(key, now), now, closed)
 
     def believe(self, key: Hashable, now: int) -> None:
         full = self.debts.find(key)
@@ -167,6 +173,17 @@ class Limits:
                 if ledger.debts.find(key) is None and place > now:
                     return Wait(ledger.gcra.wait(now, place - now), OVERFLOW)
             return self._longest(key, bill)
+
+    def quotas(self, key: Hashable) -> tuple[Quota, ...]:
+        """Return what ``key`` has left under each limit, in their order, and change nothing. O(limits).
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        with self._lock:
+            first = self._ledgers[0].gcra
+            now = first.read()
+            return tuple(ledger.quota(key, ledger.gcra.moved(now, first)) for ledger in self._ledgers)
 
     def refund(self, key: Hashable, cost: Number = 1) -> None:
         """Give every limit back what a take of ``cost`` takes; what would exceed a burst is lost. O(limits).

@@ -1,0 +1,53 @@
+"""What is left to a key under a limit: a reading of the same state that takes are decided by.
+
+It reads and rounds; what the state is, and who is told, is not known here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .gcra import Gcra, seconds_for
+
+__all__ = ["DEFAULT", "Quota", "quota"]
+
+DEFAULT = "default"
+"""What a limit is called that nobody has named."""
+
+
+class Quota(NamedTuple):
+    """What is left of one limit. A snapshot: units come back as time goes, and others may take.
+
+    Attributes:
+        name: The limit's.
+        burst: Whole units that can be taken at once when none is owed.
+        window: Seconds in which a whole burst comes back.
+        remaining: Whole units that can be taken now: a take of as many is admitted, and one of more is not.
+        reset: Seconds after which the whole burst can be taken, if nobody takes any meanwhile.
+    """
+
+    name: str
+    burst: int
+    window: float
+    remaining: int
+    reset: float
+
+
+def quota(name: str, gcra: Gcra, full: int, now: int, closed: float = 0.0) -> Quota:
+    """Return what a bucket has left that is full again at ``full``, in the ticks of ``gcra``.
+
+    Args:
+        name: What the limit is called.
+        gcra: The limit.
+        full: As the bucket has it.
+        now: As ``gcra`` has read it.
+        closed: Seconds for which nothing is given whatever is left.
+    """
+    owed = min(max(full - now, 0), gcra.tolerance)
+    return Quota(
+        name,
+        gcra.tolerance // gcra.unit,
+        seconds_for(-(-gcra.tolerance // gcra.scale)),
+        0 if closed > 0 else (gcra.tolerance - owed) // gcra.unit,
+        max(gcra.wait(now, owed) if owed else 0.0, closed),
+    )
