@@ -1,0 +1,34 @@
+"""An adapter without its extra says which extra to install."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("replicated.adapters.httpx_transport", "httpx", "httpx"),
+        ("replicated.adapters.asgi", "httptools", "serve"),
+        ("replicated.adapters.upstream", "httptools", "serve"),
+        ("replicated.adapters.probes", "httptools", "serve"),
+        ("replicated.adapters.async_loader", "anyio", "anyio"),
+        ("replicated.adapters.throttle_wait", "anyio", "anyio"),
+        ("replicated.adapters.dns_membership", "dns", "dns"),
+        ("replicated.serve.server", "uvicorn", "serve"),
+    ],
+)
+def test_what_is_missing_is_named(module: str, missing: str, extra: str) -> None:
+    """Importing an adapter whose dependency is not installed is one clear error, an ImportError as well."""
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from replicated import MissingExtra\n"
+        f"try:\n    import {module}\n"
+        "except MissingExtra as error:\n    assert isinstance(error, ImportError); print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"pip install 'replicated-tier[{extra}]'" in done.stdout
