@@ -138,11 +138,11 @@ class HttpCache:
         self.changed.set(tag, next(self.turns))
         return self.store.purge(tag)
 
-    def forget(self, key: str) -> None:
-        """Forget what is stored under a key, and what is being fetched for it."""
+    def forget(self, key: str) -> bool:
+        """Forget what is stored under a key, or is on its way there; return whether it was stored."""
         self.changed.set(key, next(self.turns))
-        self.store.pop(key, None)
         self.flights.pop(key, None)
+        return self.store.delete(key)
 
     async def aclose(self) -> None:
         """End the refreshes that are under way."""

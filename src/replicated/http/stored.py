@@ -13,7 +13,10 @@ from .dates import date_of, parse_date
 from .fields import entity_tag_matches, find, find_all
 from .message import Headers, Request, Response
 
-__all__ = ["Stored", "matches", "not_modified", "selecting"]
+__all__ = ["TAG_FIELDS", "Stored", "matches", "not_modified", "selecting", "surrogate_tags"]
+
+TAG_FIELDS = frozenset((b"surrogate-key", b"cache-tag"))
+"""The fields by which an origin names its responses, as Fastly and Cloudflare call them."""
 
 RANGE = re.compile(rb"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 CASELESS = frozenset((b"accept", b"accept-charset", b"accept-encoding", b"accept-language"))
@@ -67,10 +70,7 @@ class Stored:
     @property
     def tags(self) -> list[bytes]:
         """The names under which the origin may ask for it to be forgotten."""
-        fields = (b"surrogate-key", b"cache-tag")
-        return [
-            tag for name, value in self.headers if name in fields for tag in value.replace(b",", b" ").split()
-        ]
+        return surrogate_tags(self.headers)
 
     def with_body(self, body: bytes) -> Stored | None:
         """Return it with its body, or None when that is not as long as it was announced to be."""
@@ -133,6 +133,19 @@ class Stored:
         # A date is as strong as an entity tag where the response was not changed within its second.
         modified, made = date_of(self.headers, b"last-modified"), date_of(self.headers, b"date")
         return modified is not None and made is not None and made > modified == parse_date(if_range)
+
+
+def surrogate_tags(headers: Headers) -> list[bytes]:
+    """Return the tags that header lines name, each once: Surrogate-Key separates them by white space, and
+    Cache-Tag by commas. Both name the same tags, exactly as they are written.
+    """
+    tags: dict[bytes, None] = {}
+    for name, value in headers:
+        if name == b"surrogate-key":
+            tags |= dict.fromkeys(value.split())
+        elif name == b"cache-tag":
+            tags |= dict.fromkeys(tag for part in value.split(b",") if (tag := part.strip(b" \t")))
+    return list(tags)
 
 
 def selecting(request: Headers, name: bytes) -> bytes:
