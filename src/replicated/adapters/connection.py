@@ -17,7 +17,7 @@ from ..http.message import Headers
 
 try:
     import httptools
-except ImportError:  # pragma: no cover - the environment without the extra has a test of its own
+except ImportError:
     raise MissingExtra(__name__, "serve") from None
 
 __all__ = ["Connection"]

@@ -22,7 +22,7 @@ try:
     import dns.exception
     import dns.name
     import dns.resolver
-except ImportError:  # pragma: no cover - the environment without the extra has a test of its own
+except ImportError:
     raise MissingExtra(__name__, "dns") from None
 
 if TYPE_CHECKING:

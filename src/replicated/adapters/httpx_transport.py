@@ -19,7 +19,7 @@ from ..tier import Forward, Hit, Refuse, Tier, Unavailable
 
 try:
     import httpx
-except ImportError:  # pragma: no cover - the environment without the extra has a test of its own
+except ImportError:
     raise MissingExtra(__name__, "httpx") from None
 
 __all__ = ["AsyncReplicatedTransport", "NoReplicaError", "RefusedError", "ReplicatedTransport"]
@@ -87,7 +87,7 @@ class Attempts:
                 raise RefusedError(decision.explain(), decision.retry_after)
             case Unavailable():
                 raise NoReplicaError(decision.explain(), decision.retry_after)
-            case Hit():  # pragma: no cover - decided without a cache key
+            case Hit():
                 raise AssertionError("nothing was asked of the cache")
             case _:
                 assert_never(decision)

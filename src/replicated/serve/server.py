@@ -21,7 +21,7 @@ from ..errors import MissingExtra
 
 try:
     import uvicorn
-except ImportError:  # pragma: no cover - the environment without the extra has a test of its own
+except ImportError:
     raise MissingExtra(__name__, "serve") from None
 
 __all__ = ["bind", "run_asgi"]
