@@ -1,0 +1,89 @@
+"""Who may make an HTTP cache forget, and how they say so: PURGE, by URL or by tag.
+
+Stands before the cache. It judges by the address at the other end of the connection: a forwarding header is
+what the sender says, and can at most speak against it. What is stored where is the cache's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from ..http.fields import find, problem
+from ..http.identity import Identity, Network
+from ..http.message import Headers, Request, Response
+from ..http.stored import TAG_FIELDS, surrogate_tags
+from .http_cache import HttpCache
+
+__all__ = ["LOOPBACK", "Purging"]
+
+LOOPBACK = ("127.0.0.0/8", "::1")
+PASSED_ON = frozenset((b"forwarded", b"via", b"x-forwarded-for"))
+"""What proxies add, of which one is enough to know that the sender is not the peer."""
+
+
+class Purging:
+    """A handler around a cache that carries out PURGE, for those who may.
+
+    ``PURGE`` of a URL forgets what is stored for it, every variant, under http and https: a cache behind a
+    tier that terminates TLS is purged over plain HTTP. With tags in ``Surrogate-Key`` (separated by white
+    space) or ``Cache-Tag`` (by commas), it forgets instead whatever carries one of them. What is being
+    fetched at that moment is passed on and not stored. The answer is 200 and ``{"purged": 2}``, how many
+    stored URLs went; 400 where a field names no tag, and 405 for those who may not.
+
+    It takes both fields out of all responses: they are between the origin and its caches.
+
+    Args:
+        cache: What forgets, and answers everything else.
+        allowed: Networks whose peers may purge. A request that a proxy has passed on, as Via, Forwarded or
+            X-Forwarded-For show, is refused even from there. A proxy that adds none of them must refuse
+            PURGE itself, where its own address is allowed.
+
+    Raises:
+        ValueError: A network cannot be parsed.
+        TypeError: ``allowed`` is one str, or holds something else than networks.
+    """
+
+    def __init__(self, cache: HttpCache, *, allowed: Iterable[str | Network] = LOOPBACK) -> None:
+        try:
+            self.allowed = Identity(allowed)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"allowed is to be read as networks: {error}") from None
+        self.cache = cache
+
+    async def __call__(self, request: Request) -> Response:
+        """Purge, or answer through the cache."""
+        if request.method == "PURGE":
+            return self.purge(request)
+        response = await self.cache(request)
+        response.headers = [line for line in response.headers if line[0] not in TAG_FIELDS]
+        return response
+
+    def purge(self, request: Request) -> Response:
+        """Answer a PURGE."""
+        names = {name for name, _ in request.headers}
+        if not self.allowed.trusts(request.peer) or not names.isdisjoint(PASSED_ON):
+            return problem(405, "PURGE is not for you", [(b"allow", b"GET, HEAD")])
+        if names.isdisjoint(TAG_FIELDS):
+            purged = self.forget(request.target, find(request.headers, b"host") or b"")
+        else:
+            tags = surrogate_tags(request.headers)
+            if not tags:
+                return problem(400, "no tag is named")
+            purged = sum(self.cache.purge(tag) for tag in tags)
+        return counted(purged)
+
+    def forget(self, target: bytes, host: bytes) -> int:
+        keys = [self.cache.rules.key(target, scheme, host) for scheme in ("http", "https")]
+        return sum(self.cache.forget(key) for key in keys)
+
+
+def counted(purged: int) -> Response:
+    """Return the answer that says how many went."""
+    body = json.dumps({"purged": purged}).encode()
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    return Response(200, headers, body)
