@@ -6,6 +6,7 @@ Knows no replica and no request, only how many of each kind there were.
 from __future__ import annotations
 
 import math
+from itertools import count
 from threading import Lock
 
 __all__ = ["RetryBudget"]
@@ -26,9 +27,22 @@ class RetryBudget:
     Raises:
         ValueError: An argument is negative, NaN or infinite, or ``reserve`` is below 1.
         TypeError: An argument is not a number.
+
+    Attributes:
+        deposit: Call it without arguments to count a first attempt.
     """
 
-    __slots__ = ("_lock", "earned", "per_second", "ratio", "reserve", "seen", "spent")
+    __slots__ = (
+        "_balance",
+        "_counted",
+        "_firsts",
+        "_lock",
+        "_seen",
+        "deposit",
+        "per_second",
+        "ratio",
+        "reserve",
+    )
 
     def __init__(self, ratio: float = 0.2, per_second: float = 10.0, reserve: float = 100.0) -> None:
         for name, value, least in (
@@ -43,30 +57,27 @@ class RetryBudget:
         self.ratio = ratio
         self.per_second = per_second
         self.reserve = reserve
-        self.earned = float(reserve)
-        self.spent = 0.0
-        self.seen: float | None = None
+        # On the path of every request, hence a builtin: no frame, no lock, and no thread loses a count. What
+        # first attempts earned is only worked out when somebody wants to spend it.
+        self._firsts = count()
+        self.deposit = self._firsts.__next__
+        self._counted = 0
+        self._balance = float(reserve)
+        self._seen: float | None = None
         self._lock = Lock()
-
-    def deposit(self) -> None:
-        """Count a first attempt."""
-        # On the path of every request, hence without the lock: what is earned and what is spent are two
-        # numbers, so that threads may lose a deposit between them, but never undo a withdrawal.
-        earned = self.earned + self.ratio
-        full = self.spent + self.reserve
-        self.earned = earned if earned < full else full
 
     def withdraw(self, now: float) -> bool:
         """Return whether one more retry may go out at ``now``, and count it when it may."""
         with self._lock:
-            earned = self.earned
-            balance = earned - self.spent
-            if self.seen is None:
-                self.seen = now
-            elif now > self.seen:
-                balance += (now - self.seen) * self.per_second
-                self.seen = now
+            firsts = next(self._firsts)
+            balance = self._balance + (firsts - self._counted) * self.ratio
+            self._counted = firsts + 1  # looking at the count moved it on by one
+            if self._seen is None:
+                self._seen = now
+            elif now > self._seen:
+                balance += (now - self._seen) * self.per_second
+                self._seen = now
             balance = min(balance, self.reserve)
             allowed = balance >= 1
-            self.spent = earned - (balance - 1 if allowed else balance)
+            self._balance = balance - 1 if allowed else balance
             return allowed

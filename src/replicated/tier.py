@@ -7,6 +7,7 @@ closed set of values; it never waits, sleeps or performs I/O. The way back is as
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Hashable, Iterable
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .balance import PowerOfTwo, Strategy, as_strategy
 from .clock import Clock, monotonic
-from .errors import AlreadyFinished, NoReplica, NotServed, Refused, StrategyError
+from .errors import AlreadyFinished, NoReplica, NotServed, Refused, StrategyError, UnknownReplica
 from .outcome import Outcome, Verdict
 from .readiness import ReadinessTracker, ReadySet
 from .replica import Replica
@@ -24,7 +25,7 @@ from .retries import RetryBudget
 if TYPE_CHECKING:
     from .balance import Pick
     from .cache import Cache
-    from .throttle import Throttle
+    from .throttle import Admits
 
 __all__ = ["Decision", "Forward", "Hit", "Lease", "Refuse", "Tier", "Unavailable"]
 
@@ -112,6 +113,9 @@ Forward.__hash__ = object.__hash__  # type: ignore[method-assign]
 new_forward = functools.partial(tuple.__new__, Forward)
 """Makes a Forward of a tuple of its fields without a frame of Python, which is a third of the price."""
 
+new_outcome = functools.partial(tuple.__new__, Outcome)
+"""Likewise, for outcomes that need no checking."""
+
 Decision: TypeAlias = Refuse | Hit | Forward | Unavailable
 
 
@@ -122,7 +126,7 @@ class Tier:
         replicas: The members. Those that ``readiness`` does not know yet join it.
         strategy: Who of the ready serves next: a ``Strategy``, or a function ``(ready, key)``.
         readiness: Who can serve; by default everyone, at once.
-        throttle: Who has had enough; by default nobody.
+        throttle: Who has had enough; by default nobody. Anything whose ``take(key, cost)`` returns the wait.
         cache: What need not be served; by default nothing.
         retries: How many second attempts there may be.
         max_attempts: Attempts that one request may have, the first included.
@@ -139,7 +143,7 @@ class Tier:
         *,
         strategy: Strategy | Pick | None = None,
         readiness: ReadinessTracker | None = None,
-        throttle: Throttle | None = None,
+        throttle: Admits | None = None,
         cache: Cache[Hashable, object] | None = None,
         retries: RetryBudget | None = None,
         max_attempts: int = 3,
@@ -204,10 +208,7 @@ class Tier:
             value = self.cache.get(cache_key, MISSING)
             if value is not MISSING:
                 return Hit(value, cache_key)
-        self.retries.deposit()
-        now = self._clock()
-        self.readiness.tick(now)
-        return self._pick(self.readiness.ready, key, cache_key, now, 1, ())
+        return self._pick(key, cache_key)
 
     def admit(self, throttle_key: Hashable, cost: float = 1) -> Refuse | None:
         """Ask the throttle alone; None means admitted."""
@@ -228,15 +229,7 @@ class Tier:
             raise AlreadyFinished("finish a Forward before it is retried: it is still in flight")
         if forward.attempt >= self.max_attempts:
             return Unavailable(1.0, reason=f"all {self.max_attempts} attempts failed")
-        now = self._clock()
-        tried = (*forward.tried, forward.replica.id)
-        self.readiness.tick(now)
-        ready = self.readiness.ready.without(tried)
-        if not ready:
-            return self._unavailable(now, tried)
-        if not self.retries.withdraw(now):
-            return Unavailable(1.0, reason="the retry budget is used up")
-        return self._pick(ready, forward.key, forward.cache_key, now, forward.attempt + 1, tried)
+        return self._pick(forward.key, forward.cache_key, forward)
 
     def lease(
         self, key: str | bytes | None = None, *, throttle_key: Hashable = None, cost: float = 1
@@ -257,37 +250,58 @@ class Tier:
             self._open.remove(forward)
         except KeyError:
             raise AlreadyFinished(f"attempt {forward.attempt} on {forward.replica.id} is not open") from None
-        self.strategy.finished(forward.replica, outcome)
-        self.readiness.observe_outcome(forward.replica, outcome)
-        if (
-            forward.cache_key is not None
-            and self.cache is not None
-            and outcome.ok
-            and outcome.value is not None
-        ):
-            self.cache.set(forward.cache_key, outcome.value, ttl=outcome.ttl)
+        # Whoever raises, the others are told: a count that never goes down again is worse than any error.
+        try:
+            self.strategy.finished(forward.replica, outcome)
+        finally:
+            try:
+                if self.readiness.outliers is not None:
+                    self._tell_of(forward.replica, outcome)
+            finally:
+                if forward.cache_key is not None and outcome.ok:
+                    self._store(forward.cache_key, outcome)
 
     # -- inside -----------------------------------------------------------------------------------------
 
     def _pick(
-        self,
-        ready: ReadySet,
-        key: str | bytes | None,
-        cache_key: Hashable,
-        now: float,
-        attempt: int,
-        tried: tuple[str, ...],
+        self, key: str | bytes | None, cache_key: Hashable, failed: Forward | None = None
     ) -> Forward | Unavailable:
-        replica = self.strategy.pick(ready, key) if ready else None
+        """Pick for a first attempt, or for the one after ``failed``."""
+        readiness = self.readiness
+        now = self._clock()
+        if not now < readiness.wakes:  # an attribute, where a call would cost as much as the random number
+            readiness.tick(now)
+        ready = readiness.ready
+        tried: tuple[str, ...] = ()
+        attempt = 1
+        if failed is None:
+            self.retries.deposit()
+        else:
+            tried = (*failed.tried, failed.replica.id)
+            attempt = failed.attempt + 1
+            ready = ready.without(tried)
+            if ready and not self.retries.withdraw(now):
+                return Unavailable(1.0, reason="the retry budget is used up")
+        strategy = self.strategy
+        replica = strategy.pick(ready, key) if ready else None
         if replica is None:
             return self._unavailable(now, tried)
         known = ready.by_id.get(replica.id)
         if known is not replica and known != replica:
-            raise StrategyError(f"{self.strategy!r} picked {replica!r}, which is not in the ready set")
+            raise StrategyError(f"{strategy!r} picked {replica!r}, which is not in the ready set")
         forward = new_forward((replica, attempt, key, cache_key, now, ready, tried, self))
-        self.strategy.started(replica)
+        strategy.started(replica)
         self._open.add(forward)
         return forward
+
+    def _tell_of(self, replica: Replica, outcome: Outcome) -> None:
+        # A stream may outlast the tracker's memory of who left.
+        with contextlib.suppress(UnknownReplica):
+            self.readiness.observe_outcome(replica, outcome)
+
+    def _store(self, cache_key: Hashable, outcome: Outcome) -> None:
+        if self.cache is not None and outcome.value is not None:
+            self.cache.set(cache_key, outcome.value, ttl=outcome.ttl)
 
     def _unavailable(self, now: float, tried: tuple[str, ...]) -> Unavailable:
         due = self.readiness.next_due()
@@ -312,11 +326,13 @@ class Lease:
     breaks out (a cancelled task, Ctrl-C) as the caller's own leaving. ``finish`` says otherwise.
     """
 
-    __slots__ = ("_arguments", "_tier", "forward")
+    __slots__ = ("_cost", "_key", "_throttle_key", "_tier", "forward")
 
     def __init__(self, tier: Tier, key: str | bytes | None, throttle_key: Hashable, cost: float) -> None:
         self._tier = tier
-        self._arguments = (key, throttle_key, cost)
+        self._key = key
+        self._throttle_key = throttle_key
+        self._cost = cost
         self.forward: Forward | None = None
 
     @property
@@ -343,8 +359,12 @@ class Lease:
             Refused: The throttle said no.
             NoReplica: Nobody can serve.
         """
-        key, throttle_key, cost = self._arguments
-        decision = self._tier.decide(key, throttle_key=throttle_key, cost=cost)
+        tier = self._tier
+        decision: Decision | None = None
+        if self._throttle_key is not None:
+            decision = tier.admit(self._throttle_key, self._cost)
+        if decision is None:
+            decision = tier._pick(self._key, None)
         if type(decision) is Forward:
             self.forward = decision
             return self
@@ -358,7 +378,8 @@ class Lease:
             return  # finished within the block
         assert forward is not None
         if error is None:
-            outcome = Outcome(Verdict.OK, max(0.0, tier._clock() - forward.started))
+            latency = tier._clock() - forward.started
+            outcome = new_outcome((Verdict.OK, latency if latency > 0 else 0.0, None, None, ""))
         elif isinstance(error, Exception):
             outcome = Outcome.failure(f"{type(error).__name__}: {error}")
         else:

@@ -355,10 +355,10 @@ def test_a_server_on_the_wire() -> None:
             assert await loop.refresh() == 60
             assert len(tracker.members) == 1000
             hasty = MembershipLoop(tracker, DnsMembers("app.internal", timeout=0.2, resolver=resolver))
-            for mode, loop in (("refuse", loop), ("garbage", hasty)):  # noqa: B007 - the server reads it
+            for mode, asking in (("refuse", loop), ("garbage", hasty)):  # noqa: B007 - the server reads it
                 clock.advance(60)
-                assert await loop.refresh() == 5
+                assert await asking.refresh() == 5
                 assert len(tracker.members) == 1000
-                assert isinstance(loop.last, Kept)
+                assert isinstance(asking.last, Kept)
 
     run(main)

@@ -29,6 +29,7 @@ from replicated import (
     Throttle,
     Tier,
     Unavailable,
+    Verdict,
 )
 from replicated.testing import ManualClock
 
@@ -88,6 +89,61 @@ def test_a_forward_is_finished_once() -> None:
         Tier(ABC).finish(other, Outcome.success(0.1))
     assert tier.in_flight == 1
     assert load.total == 1
+
+
+class Deaf(RoundRobin):
+    """A strategy that cannot bear to hear the end."""
+
+    def finished(self, replica: Replica, outcome: Outcome) -> None:
+        raise OSError("not now")
+
+
+def test_one_who_raises_keeps_nobody_else_from_hearing() -> None:
+    """When strategy or tracker raise at the end, the others are told, and the Forward is finished."""
+
+    def judge(outcome: Outcome) -> bool:
+        if outcome.reason == "puzzling":
+            raise ArithmeticError("what is that?")
+        return not outcome.ok
+
+    cache: Cache[object, object] = Cache(10)
+    tracker = ReadinessTracker(outliers=OutlierDetector(1, failed=judge))
+    tier = Tier(ABC, strategy=Deaf(), readiness=tracker, cache=cache)
+    with pytest.raises(OSError, match="not now"):
+        tier.finish(forward(tier, cache_key="k"), Outcome.success(value="v"))
+    assert cache["k"] == "v"
+    failed = forward(tier)
+    with pytest.raises(OSError, match="not now"):
+        tier.finish(failed, Outcome.failure())
+    assert failed.replica not in tracker.ready
+    with pytest.raises(ArithmeticError):
+        tier.finish(forward(tier, cache_key="l"), Outcome(Verdict.OK, value="v", reason="puzzling"))
+    assert cache["l"] == "v"
+    assert tier.in_flight == 0
+
+
+def test_a_stream_may_outlast_the_memory_of_its_replica() -> None:
+    """The end of a request to a replica that left thousands of departures ago is no error."""
+    load = InFlight()
+    tracker = ReadinessTracker(outliers=OutlierDetector())
+    tier = Tier([Replica("old")], strategy=LeastLoaded(load), readiness=tracker)
+    last = forward(tier)
+    tracker.replace([Replica(f"r{i}") for i in range(5000)])
+    tracker.replace([Replica("new")])
+    tier.finish(last, Outcome.failure())
+    assert load.total == 0
+
+
+def test_anything_that_takes_is_a_throttle() -> None:
+    """A tier asks its throttle for ``take(key, cost)`` alone."""
+
+    class Half:
+        def take(self, key: object, cost: float = 1) -> float:
+            return 0.0 if cost <= 0.5 else 7.0
+
+    tier = Tier(ABC, throttle=Half())
+    assert tier.decide(throttle_key="k") == Refuse(7.0, "k")
+    assert isinstance(tier.decide(throttle_key="k", cost=0.5), Forward)
 
 
 def test_two_forwards_of_the_same_content_are_two() -> None:

@@ -53,11 +53,13 @@ class InFlight:
         total: All that is in flight, wherever it is.
     """
 
-    __slots__ = ("_counts", "_lock", "_roomy", "of", "total")
+    __slots__ = ("_acquire", "_counts", "_release", "_roomy", "of", "total")
 
     def __init__(self) -> None:
         self._counts = Counts()
-        self._lock = threading.Lock()
+        # Bound once, and not by `with`: a lock's two builtins cost half as much as the statement does.
+        lock = threading.Lock()
+        self._acquire, self._release = lock.acquire, lock.release
         self._roomy = 1024
         self.total = 0
         # A builtin bound to the dict: reading a load costs no Python frame, and two are read a pick.
@@ -66,14 +68,18 @@ class InFlight:
     def started(self, replica: Replica) -> None:
         """Count one more on ``replica``."""
         counts, id = self._counts, replica.id
-        with self._lock:
+        self._acquire()
+        try:
             counts[id] = counts[id] + 1
             self.total += 1
+        finally:
+            self._release()
 
     def finished(self, replica: Replica, outcome: Outcome) -> None:
         """Count one less. AlreadyFinished when none is in flight there."""
         counts, id = self._counts, replica.id
-        with self._lock:
+        self._acquire()
+        try:
             count = counts[id]
             if not count:
                 raise AlreadyFinished(
@@ -83,6 +89,8 @@ class InFlight:
             self.total -= 1
             if len(counts) > self._roomy:
                 self._sweep()
+        finally:
+            self._release()
 
     def _sweep(self) -> None:
         # Zeros stay, so that `of` finds them without a frame, until names of replicas long gone pile up.

@@ -50,7 +50,8 @@ class ReadinessTracker:
         clock, rng: The time, and where jitter comes from.
 
     Attributes:
-        ready: The snapshot. Read it once a decision.
+        ready: The snapshot, to be read once a decision.
+        wakes: Until then, by the tracker's clock, ``tick`` has nothing to do.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ReadinessTracker:
         self._roster = Roster(outliers, slow_start, panic_threshold)
         self._probes = ProbeSchedule(policy, random.Random() if rng is None else rng)
         self._timers: Timetable[tuple[str, str]] = Timetable()
-        self._wake = math.inf  # the first of the timers: what lets `tick` return at once
+        self.wakes = math.inf
         self._announcer = Announcer()
         self._news: list[Event] = []
         self._stale = False
@@ -104,7 +105,6 @@ class ReadinessTracker:
 
         Who stays keeps its state, also with another weight or zone. With another ``url`` or ``incarnation``
         it is another process, of which nothing is known: it starts anew, but an operator's word on it stays.
-
         ValueError when two of them share an id; nothing has changed then.
         """
         members = Membership.checked(replicas)
@@ -206,8 +206,8 @@ class ReadinessTracker:
     def next_due(self) -> float | None:
         """Return when ``due`` should be asked again, by the tracker's clock; None: not before a change."""
         with self._lock:
-            times = [at for at in (self._probes.next(), self._timers.next()) if at is not None]
-        return min(times, default=None)
+            times = self._probes.next(), self._timers.next()
+        return min([at for at in times if at is not None], default=None)
 
     def observe(
         self,
@@ -319,7 +319,7 @@ class ReadinessTracker:
         For who reads ``ready`` without asking ``due``. O(1), and without a lock, when nothing is to change.
         """
         now = self._clock() if now is None else now
-        if now >= self._wake or now != now:
+        if not now < self.wakes:  # NaN is not, and is refused
             with self._changing(now):
                 pass
 
@@ -340,7 +340,7 @@ class ReadinessTracker:
                     yield
                 finally:
                     self._publish()
-                    self._wake = math.inf if (at := self._timers.next()) is None else at
+                    self.wakes = math.inf if (at := self._timers.next()) is None else at
                     news, self._news = self._news, news
         finally:
             self._announcer.tell(news)
