@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -167,20 +168,32 @@ def test_odd_rates(client: Any, rate: float) -> None:
 
 
 def test_every_key_expires(client: Any) -> None:
-    """Each key has a time to live, which ends when its bucket is full; a full bucket has no key."""
+    """Each key lives until its bucket is full and at most as long again; a full bucket has no key."""
     throttle = RedisThrottle(client, 10, 10)
     throttle.take("k")
-    assert 90 < client.pttl("throttle:k") <= 102
-    throttle.take("k", 9)
+    assert 100 < client.pttl("throttle:k") <= 202
+    for owed in range(200, 1100, 100):
+        throttle.take("k")
+        assert owed * 0.9 < client.pttl("throttle:k") <= 2 * owed + 2
     throttle.take("k")
-    throttle.take("k")
-    assert 900 < client.pttl("throttle:k") <= 1002
+    assert 900 < client.pttl("throttle:k") <= 2002
     throttle.refund("k", 5)
-    assert 400 < client.pttl("throttle:k") <= 502
+    assert 450 < client.pttl("throttle:k") <= 2002
     throttle.refund("k", 10)
     throttle.peek("unknown")
     throttle.refund("unknown")
     assert client.dbsize() == 0
+
+
+def test_a_long_life_is_not_believed(client: Any) -> None:
+    """A state that claims to live for ever is given a time to live, whatever it says."""
+    throttle = RedisThrottle(client, 10, 10)
+    seconds, micros = client.time()
+    now = seconds * 10**6 + micros
+    for dies in (1e300, float("inf"), float("nan"), now + 10.0**8, -1.0):
+        client.set("throttle:k", struct.pack(">ddd", now + 1, 0, dies))
+        assert throttle.take("k") == 0.0
+        assert 0 < client.pttl("throttle:k") <= 202
 
 
 def test_one_round_trip(client: Any) -> None:
@@ -203,10 +216,13 @@ def test_one_round_trip(client: Any) -> None:
 def test_nonsense_state(client: Any) -> None:
     """A state that is not ours gives nothing and heals; a key of another kind is a failure."""
     throttle = RedisThrottle(client, 10, 1)
-    for state in ("", "x", "1", "\xff" * 8, b"\x7f\xf8" + bytes(14), "9" * 16, b"\x7f\xf0" + bytes(14)):
+    nan, infinite = b"\x7f\xf8" + bytes(6), b"\x7f\xf0" + bytes(6)
+    states = ["", "x", "1", "\xff" * 8, "9" * 24, bytes(24)]
+    states += [a + bytes(8) + b for a in (nan, infinite) for b in (nan, infinite)]
+    for state in states:
         client.set("throttle:k", state)
         assert 0.0 < throttle.take("k") <= 0.1
-        assert 0 < client.pttl("throttle:k") <= 102
+        assert 0 < client.pttl("throttle:k") <= 202
     client.delete("throttle:k")
     client.lpush("throttle:k", "x")
     assert throttle.take("k") == 0.0

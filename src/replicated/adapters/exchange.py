@@ -120,9 +120,11 @@ def admission(
     Raises:
         TypeError: ``fields`` are asked of a throttle that does not tell what is left.
     """
-    tells = tier.throttle if fields and isinstance(tier.throttle, TellsQuotas) else None
-    if fields and tells is None:
-        raise TypeError(f"fields need a throttle that tells what is left, not {tier.throttle!r}")
+    tells: TellsQuotas | None = None
+    if fields:
+        if not isinstance(tier.throttle, TellsQuotas):
+            raise TypeError(f"fields need a throttle that tells what is left, not {tier.throttle!r}")
+        tells = tier.throttle
 
     async def handle(request: Request) -> Response:
         client = identity.client(request.peer, request.scheme, request.headers)

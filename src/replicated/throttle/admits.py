@@ -35,7 +35,7 @@ class AdmitsLater(Protocol):
 
 
 @runtime_checkable
-class TellsQuotas(Protocol):
+class TellsQuotas(Admits, Protocol):
     """A throttle that knows what a key has left."""
 
     def quotas(self, key: Hashable) -> tuple[Quota, ...]:
