@@ -137,6 +137,7 @@ def test_no_tag_is_no_url() -> None:
         # An edge on the same machine passes on what a stranger sends.
         ("127.0.0.1", {"x_forwarded_for": "203.0.113.9"}),
         ("127.0.0.1", {"via": "1.1 edge"}),
+        ("127.0.0.1", {"x_real_ip": "203.0.113.9"}),
         ("::1", {"forwarded": "for=203.0.113.9", "cache_tag": "t"}),
     ],
 )

@@ -18,7 +18,9 @@ from .http_cache import HttpCache
 __all__ = ["LOOPBACK", "Purging"]
 
 LOOPBACK = ("127.0.0.0/8", "::1")
-PASSED_ON = frozenset((b"forwarded", b"via", b"x-forwarded-for"))
+PASSED_ON = frozenset(
+    (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+)
 """What proxies add, of which one is enough to know that the sender is not the peer."""
 
 
@@ -35,9 +37,9 @@ class Purging:
 
     Args:
         cache: What forgets, and answers everything else.
-        allowed: Networks whose peers may purge. A request that a proxy has passed on, as Via, Forwarded or
-            X-Forwarded-For show, is refused even from there. A proxy that adds none of them must refuse
-            PURGE itself, where its own address is allowed.
+        allowed: Networks whose peers may purge. A request that a proxy has passed on, as Via, Forwarded,
+            X-Forwarded-* or X-Real-IP show, is refused even from there. A proxy that adds none of them must
+            refuse PURGE itself, where its own address is allowed.
 
     Raises:
         ValueError: A network cannot be parsed.
