@@ -36,7 +36,7 @@ FILES = read(HOUSE)
 
 LEVELS = (
     ("replica", "outcome", "errors", "clock", "retries"),
-    ("ring", "readiness", "cache", "throttle", "affinity"),
+    ("ring", "readiness", "cache", "throttle", "affinity", "pins"),
     ("balance",),
     ("tier", "http"),
     ("adapters", "simulate", "testing"),

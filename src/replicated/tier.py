@@ -18,6 +18,7 @@ from .balance import PowerOfTwo, Strategy, as_strategy
 from .clock import Clock, monotonic
 from .errors import AlreadyFinished, NoReplica, NotServed, Refused, StrategyError, UnknownReplica
 from .outcome import Outcome, Verdict
+from .pins import Pin
 from .readiness import ReadinessTracker, ReadySet
 from .replica import Replica
 from .retries import RetryBudget
@@ -87,6 +88,7 @@ class Forward(NamedTuple):
         ready: The snapshot that the pick was made from.
         tried: Ids of the replicas that earlier attempts failed on.
         tier: Who decided.
+        pin: What the request was asked to stay on, if anything.
     """
 
     replica: Replica
@@ -97,6 +99,7 @@ class Forward(NamedTuple):
     ready: ReadySet
     tried: tuple[str, ...]
     tier: Tier
+    pin: Pin | None
 
     def explain(self) -> str:
         """Name the replica, and those passed over with the reason for each."""
@@ -180,8 +183,6 @@ class Tier:
         """How many Forwards are not finished yet."""
         return len(self._open)
 
-    # -- the way in -------------------------------------------------------------------------------------
-
     def decide(
         self,
         key: str | bytes | None = None,
@@ -189,6 +190,7 @@ class Tier:
         throttle_key: Hashable = None,
         cache_key: Hashable = None,
         cost: float = 1,
+        pin: Pin | None = None,
     ) -> Decision:
         """Decide about one request.
 
@@ -197,6 +199,7 @@ class Tier:
             throttle_key: Whom the request counts against; None for nobody.
             cache_key: What the answer is stored under; None when it may not be cached.
             cost: Units that the request takes of the allowance.
+            pin: Where its session is to stay, while that replica is ready or draining.
 
         Raises:
             ValueError: ``cost`` is more than the throttle ever admits.
@@ -208,7 +211,7 @@ class Tier:
             value = self.cache.get(cache_key, MISSING)
             if value is not MISSING:
                 return Hit(value, cache_key)
-        return self._pick(key, cache_key)
+        return self._pick(key, cache_key, None, pin)
 
     def admit(self, throttle_key: Hashable, cost: float = 1) -> Refuse | None:
         """Ask the throttle alone; None means admitted."""
@@ -229,6 +232,8 @@ class Tier:
             raise AlreadyFinished("finish a Forward before it is retried: it is still in flight")
         if forward.attempt >= self.max_attempts:
             return Unavailable(1.0, reason=f"all {self.max_attempts} attempts failed")
+        if forward.pin is not None and forward.pin.hard:
+            return Unavailable(1.0, reason=f"it is pinned to {forward.pin.replica_id}, which failed")
         return self._pick(forward.key, forward.cache_key, forward)
 
     def lease(
@@ -237,11 +242,8 @@ class Tier:
         """Borrow a replica for the length of a ``with`` block, which finishes the Forward in the end."""
         return Lease(self, key, throttle_key, cost)
 
-    # -- the way back -----------------------------------------------------------------------------------
-
     def finish(self, forward: Forward, outcome: Outcome) -> None:
-        """Say how a Forward ended: in-flight goes down, the load is observed, passive health is told and
-        the cache is filled.
+        """Say how a Forward ended: to the loads, to passive health and to the cache.
 
         Raises:
             AlreadyFinished: It has been finished before, or is not of this tier; nothing changes.
@@ -261,10 +263,12 @@ class Tier:
                 if forward.cache_key is not None and outcome.ok:
                     self._store(forward.cache_key, outcome)
 
-    # -- inside -----------------------------------------------------------------------------------------
-
     def _pick(
-        self, key: str | bytes | None, cache_key: Hashable, failed: Forward | None = None
+        self,
+        key: str | bytes | None,
+        cache_key: Hashable,
+        failed: Forward | None = None,
+        pin: Pin | None = None,
     ) -> Forward | Unavailable:
         """Pick for a first attempt, or for the one after ``failed``."""
         readiness = self.readiness
@@ -283,40 +287,42 @@ class Tier:
             if ready and not self.retries.withdraw(now):
                 return Unavailable(1.0, reason="the retry budget is used up")
         strategy = self.strategy
-        replica = strategy.pick(ready, key) if ready else None
+        replica = None if pin is None else ready.keeps(pin.replica_id)
         if replica is None:
-            return self._unavailable(now, tried)
-        known = ready.by_id.get(replica.id)
-        if known is not replica and known != replica:
-            raise StrategyError(f"{strategy!r} picked {replica!r}, which is not in the ready set")
-        forward = new_forward((replica, attempt, key, cache_key, now, ready, tried, self))
+            if ready and (pin is None or not pin.hard):
+                replica = strategy.pick(ready, key)
+            if replica is None:
+                return self._unavailable(now, tried, pin)
+            known = ready.by_id.get(replica.id)
+            if known is not replica and known != replica:
+                raise StrategyError(f"{strategy!r} picked {replica!r}, which is not in the ready set")
+        forward = new_forward((replica, attempt, key, cache_key, now, ready, tried, self, pin))
         strategy.started(replica)
         self._open.add(forward)
         return forward
 
     def _tell_of(self, replica: Replica, outcome: Outcome) -> None:
-        # A stream may outlast the tracker's memory of who left.
-        with contextlib.suppress(UnknownReplica):
+        with contextlib.suppress(UnknownReplica):  # a stream may outlast the memory of who left
             self.readiness.observe_outcome(replica, outcome)
 
     def _store(self, cache_key: Hashable, outcome: Outcome) -> None:
         if self.cache is not None and outcome.value is not None:
             self.cache.set(cache_key, outcome.value, ttl=outcome.ttl)
 
-    def _unavailable(self, now: float, tried: tuple[str, ...]) -> Unavailable:
+    def _unavailable(self, now: float, tried: tuple[str, ...], pin: Pin | None) -> Unavailable:
         due = self.readiness.next_due()
         wait = 1.0 if due is None else max(0.0, min(due - now, 30.0))
         reasons = [(name, "failed an earlier attempt") for name in tried]
         reasons += [r for r in self.reasons(self.readiness.ready) if r[0] not in tried]
-        return Unavailable(wait if math.isfinite(wait) else 1.0, tuple(reasons))
+        found = Unavailable(wait if math.isfinite(wait) else 1.0, tuple(reasons))
+        if pin is None or not pin.hard:
+            return found
+        return found._replace(reason=f"it is pinned to {pin.replica_id}, which cannot serve")
 
     def reasons(self, ready: ReadySet) -> list[tuple[str, str]]:
         """Say of every member that is not in ``ready`` why it cannot serve now."""
-        return [
-            (member.id, str(self.readiness.explain(member)))
-            for member in self.readiness.members
-            if member.id not in ready.by_id
-        ]
+        outside = [member for member in self.readiness.members if member.id not in ready.by_id]
+        return [(member.id, str(self.readiness.explain(member))) for member in outside]
 
 
 class Lease:
@@ -360,9 +366,8 @@ class Lease:
             NoReplica: Nobody can serve.
         """
         tier = self._tier
-        decision: Decision | None = None
-        if self._throttle_key is not None:
-            decision = tier.admit(self._throttle_key, self._cost)
+        throttle_key = self._throttle_key
+        decision: Decision | None = None if throttle_key is None else tier.admit(throttle_key, self._cost)
         if decision is None:
             decision = tier._pick(self._key, None)
         if type(decision) is Forward:
@@ -389,10 +394,7 @@ class Lease:
 
 def not_lent(decision: Decision) -> NotServed:
     """Return the exception for a decision that lends nothing."""
-    match decision:
-        case Refuse():
-            return Refused(decision.explain(), decision.retry_after)
-        case Unavailable():
-            return NoReplica(decision.explain(), decision.retry_after)
-        case _:
-            raise AssertionError(f"a lease asks for no cached value, but got {decision!r}")
+    if isinstance(decision, Refuse):
+        return Refused(decision.explain(), decision.retry_after)
+    assert isinstance(decision, Unavailable), decision
+    return NoReplica(decision.explain(), decision.retry_after)

@@ -31,6 +31,7 @@ from replicated import (
     Unavailable,
     Verdict,
 )
+from replicated.pins import Pin
 from replicated.testing import ManualClock
 
 ABC = [Replica("a"), Replica("b"), Replica("c")]
@@ -132,6 +133,33 @@ def test_a_stream_may_outlast_the_memory_of_its_replica() -> None:
     tracker.replace([Replica("new")])
     tier.finish(last, Outcome.failure())
     assert load.total == 0
+
+
+def test_a_pin_is_kept_while_its_replica_is_ready_or_draining() -> None:
+    """A soft pin that cannot be kept is as none; a hard one is rather refused, also for a second attempt."""
+    tier = Tier(ABC, strategy=lambda ready, key=None: ready[0])
+    soft, hard = Pin("c"), Pin("c", hard=True)
+    for pin in (soft, hard):
+        assert forward(tier, pin=pin).replica.id == "c"
+    tier.readiness.drain("c")
+    for pin in (soft, hard):
+        assert forward(tier, pin=pin).replica.id == "c"
+    failed = forward(tier, pin=hard)
+    tier.finish(failed, Outcome.failure())
+    again = tier.retry(failed)
+    assert isinstance(again, Unavailable)
+    assert again.reason == "it is pinned to c, which failed"
+    failed = forward(tier, pin=soft)
+    tier.finish(failed, Outcome.failure())
+    again = tier.retry(failed)
+    assert isinstance(again, Forward)
+    assert again.replica.id == "a"
+    tier.readiness.maintain("c")
+    assert forward(tier, pin=soft).replica.id == "a"
+    refused = tier.decide(pin=hard)
+    assert isinstance(refused, Unavailable)
+    assert refused.explain().startswith("it is pinned to c, which cannot serve\nc: c is maintenance")
+    assert forward(tier, pin=Pin("stranger")).replica.id == "a"
 
 
 def test_anything_that_takes_is_a_throttle() -> None:

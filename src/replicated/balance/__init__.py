@@ -1,5 +1,6 @@
 """Which of the ready replicas serves next: one interface, and a file a strategy."""
 
+from .homes import Homes
 from .least_loaded import LeastLoaded
 from .load import InFlight, Load
 from .peak_ewma import PeakEwma
@@ -12,6 +13,7 @@ from .strategy import Key, Pick, Strategy, as_strategy
 from .subset import Subset
 
 __all__ = [
+    "Homes",
     "InFlight",
     "Key",
     "LeastLoaded",

@@ -118,6 +118,11 @@ class ReadySet(tuple[Replica, ...]):
         """Return the effective weight of a replica: 0.0 for one that is not in the set."""
         return self.weights.get(replica if isinstance(replica, str) else replica.id, 0.0)
 
+    def keeps(self, replica_id: str) -> Replica | None:
+        """Return the replica of that id if it can serve the sessions it has: it is ready, or draining."""
+        found = self.by_id.get(replica_id)
+        return found or next((replica for replica in self.draining if replica.id == replica_id), None)
+
     def only(self, ids: Collection[str]) -> ReadySet:
         """Return the same snapshot with only the replicas named, of the same membership. O(n)."""
         return ReadySet.of(
