@@ -143,7 +143,7 @@ def test_what_is_forgotten_is_loaded_again(shared: Server) -> None:
 
 
 def test_what_is_no_value_is_loaded(shared: Server) -> None:
-    """Garbage, and the answer to another question, are loaded anew and written over."""
+    """Garbage, an answer to another question and a key of another type are loaded anew and written over."""
 
     async def story(client: Any) -> None:
         source = Source()
@@ -157,6 +157,9 @@ def test_what_is_no_value_is_loaded(shared: Server) -> None:
         await client.delete("g:k")
         await client.lpush("g:k", "a list")
         assert (await ours("k"))["of"] == "k"
+        await ours.aclose()
+        assert (await ours("k"))["of"] == "k"
+        assert (len(source.asked), ours.stats().failures, ours.stats().hits) == (6, 6, 6)
 
     run(shared, story)
 

@@ -186,12 +186,18 @@ class AsyncRedisLevel(Generic[V]):
         try:
             async with asyncio.timeout(self._deadline):
                 answer = await getattr(self._client, command)(*arguments, **options)
-        except Exception:  # whatever a client raises: no request fails for the sake of a cache
+        except Exception as error:  # whatever a client raises: no request fails for the sake of a cache
             self._failures += 1
-            self._ask_again = self._clock() + self._retry_every
+            if not is_answer(error):
+                self._ask_again = self._clock() + self._retry_every
         if task.cancelling() > cancels:  # redis-py 8 under Python 3.11 has lost one
             raise asyncio.CancelledError
         return answer
+
+
+def is_answer(error: Exception) -> bool:
+    """Return whether the server has answered, if with an error: one bad key must not turn it off for all."""
+    return any(kind.__name__ == "ResponseError" for kind in type(error).__mro__)
 
 
 def sealed(name: bytes, text: bytes) -> bytes:
