@@ -126,6 +126,7 @@ class _Shared:
         self._gcra = Gcra(rate, burst, clock)
         self._scale, self._unit = _microseconds(self._gcra)
         self._tolerance = math.floor(self._gcra.burst * self._unit)
+        self._longest = -(-self._tolerance // self._scale)  # no wait is longer than a burst takes
         # The limit stands in the script: an argument costs more on its way than the script does with it.
         numbers = {"TOLERANCE": self._tolerance, "SCALE": self._scale}
         self._script = SCRIPT
@@ -167,7 +168,7 @@ class _Shared:
         return self._clock() >= self._ask_again
 
     def _wait(self, answer: object) -> float:
-        if not isinstance(answer, int) or answer < 0:
+        if type(answer) is not int or not 0 <= answer <= self._longest:
             raise ValueError(f"the server answered {answer!r}")
         return seconds_for(answer * 1000) if answer else 0.0
 
