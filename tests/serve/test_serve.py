@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import signal
 import socket
 import subprocess
@@ -259,3 +260,42 @@ def test_the_command_lists_what_it_can() -> None:
         assert name in CliRunner().invoke(replicated, []).output
     unknown = CliRunner().invoke(replicated, ["frob"])
     assert (unknown.exit_code, unknown.stderr) == (2, "replicated: No such command 'frob'.\n")
+
+
+def test_spellings_of_a_path_are_one_bucket(serve, backends) -> None:
+    """Neither slashes, dots, encodings nor a query mint a bucket; a template gathers paths in one."""
+    flags = ("--throttle", "1/h", "--burst", "2", "--throttle-path", "/users/{id}", "--ratelimit-fields")
+    served = serve(*upstreams(backends), *flags)
+    with httpx.Client(base_url=served.url) as client:
+        first = client.get("/x")
+        assert "r=1" in first.headers["ratelimit"]
+        assert [client.get(path).status_code for path in ("/.//x", "/%78?q=1", "/%2e/x")] == [200, 429, 429]
+        assert [client.get(f"/users/{n}").status_code for n in (1, 2, 3)] == [200, 200, 429]
+
+
+def test_a_cache_forgets_when_it_is_told(serve, backends) -> None:
+    """PURGE from an allowed network makes it fetch anew, and one that a proxy passed on does not."""
+    served = serve(*upstreams(backends), "--cache", "1MiB", "--purge-from", "127.0.0.0/8")
+    with httpx.Client(base_url=served.url) as client:
+        client.get("/kept")
+        assert client.request("PURGE", "/kept").json() == {"purged": 1}
+        assert "hit" not in client.get("/kept").headers["cache-status"]
+        assert client.request("PURGE", "/kept", headers={"x-forwarded-for": "127.0.0.1"}).status_code == 405
+
+
+def test_a_balancer_of_bytes_says_for_whom_it_speaks(serve, backends) -> None:
+    """With --proxy-protocol a trusted peer's connection is its client's; one without a header is closed."""
+    served = serve(*upstreams(backends), "--proxy-protocol", "--trust", "127.0.0.1")
+    port = int(served.url.rpartition(":")[2])
+    asking = b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    answers = []
+    for header in (b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n", b""):
+        received = b""
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(header + asking)
+            with contextlib.suppress(ConnectionResetError):
+                while piece := connection.recv(65536):
+                    received += piece
+        answers.append(received)
+    assert b"203.0.113.7" in answers[0]
+    assert not answers[1]

@@ -16,6 +16,7 @@ from . import options as parse
 from .certificates import self_signed, server_context
 from .lifeline import hold_lifeline
 from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
+from .proxied import proxied
 from .ring_command import ring
 from .server import bind, run_asgi
 from .service import Service
@@ -155,11 +156,48 @@ def replicated() -> None:
     help="What makes a key.",
 )
 @click.option(
+    "--throttle-path",
+    "throttle_paths",
+    multiple=True,
+    metavar="TEMPLATE",
+    help="Paths that count as one, /users/{id}; once for each.",
+)
+@click.option(
+    "--throttle-block",
+    type=float,
+    default=0.0,
+    help="Seconds that a refused key is refused whatever it asks.  [default: 0]",
+)
+@click.option("--throttle-shadow", is_flag=True, help="Refuse nobody; only count who would be.")
+@click.option("--ratelimit-fields", is_flag=True, help="Say in RateLimit and RateLimit-Policy what is left.")
+@click.option(
+    "--purge-from",
+    multiple=True,
+    metavar="NETWORK",
+    help="Let peers from here PURGE what the cache holds: 127.0.0.0/8; once for each.",
+)
+@click.option(
     "--trust",
     "trusted",
     multiple=True,
     metavar="NETWORK",
     help="Believe X-Forwarded-* from here: 10.0.0.0/8; once for each.",
+)
+@click.option(
+    "--trust-hops",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Or believe so many proxies, whatever their addresses.  [default: 0]",
+)
+@click.option(
+    "--trust-header",
+    type=click.Choice(["x-forwarded-for", "forwarded"]),
+    default="x-forwarded-for",
+    show_default=True,
+    help="Which header they write.",
+)
+@click.option(
+    "--proxy-protocol", is_flag=True, help="Trusted peers begin a connection with a PROXY header, v1 or v2."
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path), default=None, help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), default=None, help="Its private key, PEM.")
@@ -216,6 +254,8 @@ def serve(
             )
         )
         tls = tls_context(tls_cert, tls_key, tls_self_signed, listen[0])
+        if service.options.proxy_protocol and tls is not None:
+            raise ValueError("--proxy-protocol goes without TLS: its header stands before the handshake")
         try:
             listener = bind(*listen)
         except OSError as error:
@@ -231,6 +271,7 @@ def serve(
         drain_delay=drain_delay,
         grace=grace,
         tls=tls,
+        protocol=proxied(service.identity) if service.options.proxy_protocol else "httptools",
     )
     raise SystemExit(status)
 

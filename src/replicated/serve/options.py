@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..adapters.upstream import Origin
 from ..replica import Replica
@@ -38,7 +39,15 @@ class ServeOptions:
     throttle: float | None = None
     burst: float | None = None
     throttle_by: tuple[str, ...] = THROTTLE_KEYS
+    throttle_paths: tuple[str, ...] = ()
+    throttle_block: float = 0.0
+    throttle_shadow: bool = False
+    ratelimit_fields: bool = False
     trusted: tuple[str, ...] = ()
+    trust_hops: int = 0
+    trust_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    proxy_protocol: bool = False
+    purge_from: tuple[str, ...] = ()
     name: str = "replicated"
     live_path: str | None = "/livez"
     ready_path: str | None = "/readyz"

@@ -60,6 +60,7 @@ def run_asgi(
     drain_delay: float = 0.0,
     grace: float = GRACE,
     tls: ssl.SSLContext | None = None,
+    protocol: type[asyncio.Protocol] | str = "httptools",
 ) -> int:
     """Serve ``app`` until SIGTERM or SIGINT; return the exit status.
 
@@ -72,11 +73,12 @@ def run_asgi(
             to notice. A second signal ends the wait, and the waiting for what is in flight.
         grace: Seconds that what is in flight may take after that.
         tls: Terminates TLS with this context.
+        protocol: uvicorn's, for a connection.
     """
     listener = listen if isinstance(listen, socket.socket) else bind(*listen)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol,
         ws="none",
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
         log_config=None,

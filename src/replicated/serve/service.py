@@ -13,6 +13,7 @@ from ..adapters.asgi_front import HandlerApp
 from ..adapters.exchange import Exchange, ThrottleKey, admission, gatekeeper
 from ..adapters.http_cache import HttpCache
 from ..adapters.probes import HttpProbe, ProbeLoop
+from ..adapters.purging import Purging
 from ..adapters.upstream import Upstream
 from ..balance import LeastLoaded, PowerOfTwo, RandomChoice, RingHash, RoundRobin, Strategy
 from ..http.caching import HttpCacheRules
@@ -20,11 +21,17 @@ from ..http.framing import Limits
 from ..http.identity import Client, Identity, address_key
 from ..http.message import Handler, Request
 from ..readiness import OutlierDetector, ProbePolicy, ReadinessTracker
-from ..throttle import Throttle
+from ..throttle import PathTemplates, Throttle, normalized
 from ..tier import Tier
 from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
 
 __all__ = ["Service"]
+
+NEEDS = {
+    "cache": ("ttl", "cache_grace", "cache_keep", "purge_from"),
+    "throttle": ("burst", "throttle_paths", "throttle_block", "throttle_shadow", "ratelimit_fields"),
+}
+"""What makes no sense without something else."""
 
 
 class Service(HandlerApp):
@@ -40,7 +47,10 @@ class Service(HandlerApp):
     def __init__(self, options: ServeOptions) -> None:
         if not options.replicas:
             raise ValueError("a tier needs at least one upstream")
+        if options.proxy_protocol and not options.trusted:
+            raise ValueError("proxy_protocol needs trusted networks: those that speak it, and nobody else")
         self.options = options
+        self.identity = Identity(options.trusted, hops=options.trust_hops, header=options.trust_header)
         self.tier = tier(options)
         self.upstream = Upstream()
         self.probe = None if options.probe is None else HttpProbe(options.probe)
@@ -53,8 +63,7 @@ class Service(HandlerApp):
 
     def pipeline(self) -> Handler:
         """Return the handlers, in the order of the pattern."""
-        options = self.options
-        identity = Identity(options.trusted)
+        options, identity = self.options, self.identity
         handler: Handler = Exchange(
             self.tier,
             self.upstream,
@@ -71,12 +80,11 @@ class Service(HandlerApp):
             )
             handler = cache = HttpCache(handler, size=options.cache, rules=rules, identity=identity)
             self.running.push_async_callback(cache.aclose)
-        else:
-            for name in ("ttl", "cache_grace", "cache_keep"):
-                if getattr(options, name) is not None:
-                    raise ValueError(f"{name} needs a cache")
+            if options.purge_from:
+                handler = Purging(cache, allowed=options.purge_from)
         if self.tier.throttle is not None:
-            handler = admission(handler, self.tier, identity, throttle_key(options.throttle_by))
+            key = throttle_key(options.throttle_by, options.throttle_paths)
+            handler = admission(handler, self.tier, identity, key, fields=options.ratelimit_fields)
         limits = Limits(body=options.body_limit, header_bytes=options.header_limit)
         return gatekeeper(handler, limits, options.name.encode("latin-1"))
 
@@ -107,12 +115,18 @@ def tier(options: ServeOptions) -> Tier:
         policy = ProbePolicy(
             period=options.probe_period, timeout=options.probe_timeout, failure_threshold=2, jitter=0.1
         )
+    for needed, names in NEEDS.items():
+        for name in names:
+            if getattr(options, needed) is None and getattr(options, name):
+                raise ValueError(f"{name} needs a {needed}")
     throttle = None
     if options.throttle is not None:
-        burst = max(1.0, options.throttle) if options.burst is None else options.burst
-        throttle = Throttle(options.throttle, burst)
-    elif options.burst is not None:
-        raise ValueError("burst needs a throttle")
+        throttle = Throttle(
+            options.throttle,
+            max(1.0, options.throttle) if options.burst is None else options.burst,
+            block=options.throttle_block,
+            shadow=options.throttle_shadow,
+        )
     return Tier(
         options.replicas,
         strategy=strategy(options),
@@ -148,14 +162,18 @@ def strategy(options: ServeOptions) -> Strategy:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {unknown!r}")
 
 
-def throttle_key(parts: tuple[str, ...]) -> ThrottleKey:
-    """Return whom a request counts against."""
+def throttle_key(parts: tuple[str, ...], templates: tuple[str, ...] = ()) -> ThrottleKey:
+    """Return whom a request counts against.
+
+    A path is counted under one name for all its spellings, or a client would mint a bucket with each.
+    """
     for part in parts:
         if part not in THROTTLE_KEYS:
             raise ValueError(f"throttle-by must be of {', '.join(THROTTLE_KEYS)}, not {part!r}")
     by_address, by_path = "client-address" in parts, "path" in parts
+    name = PathTemplates(templates, other=None).key if templates else normalized
 
     def key(client: Client, request: Request) -> str:
-        return f"{address_key(client.address) if by_address else ''} {request.path if by_path else ''}"
+        return f"{address_key(client.address) if by_address else ''} {name(request.path) if by_path else ''}"
 
     return key
