@@ -1,5 +1,6 @@
 """Which of the ready replicas serves next: one interface, and a file a strategy."""
 
+from .capped import Capped
 from .homes import Homes
 from .least_loaded import LeastLoaded
 from .load import InFlight, Load
@@ -13,6 +14,7 @@ from .strategy import Key, Pick, Strategy, as_strategy
 from .subset import Subset
 
 __all__ = [
+    "Capped",
     "Homes",
     "InFlight",
     "Key",
