@@ -107,3 +107,10 @@ def test_loops_are_found() -> None:
     assert is_loop([(b"via", b"1.0 fred"), (b"via", b"1.1 cache, 1.1 Edge (x)")], b"edge")
     assert is_loop([(b"via", b"1.1  edge")], b"edge")
     assert is_loop([(b"via", b", ".join([b"1.1 other"] * 17))], b"edge")
+
+
+def test_a_client_known_otherwise_is_named() -> None:
+    """Where another header said who the client is, that is what X-Forwarded-For begins with."""
+    request = Request("GET", b"/", [(b"host", b"x"), (b"x-forwarded-for", b"6.6.6.6")], "10.0.0.1")
+    headers = forwarded_request(request, Client("203.0.113.9", "https"), trusted=False, pseudonym=b"edge")
+    assert dict(headers)[b"x-forwarded-for"] == b"203.0.113.9, 10.0.0.1"

@@ -299,3 +299,12 @@ def test_a_balancer_of_bytes_says_for_whom_it_speaks(serve, backends) -> None:
         answers.append(received)
     assert b"203.0.113.7" in answers[0]
     assert not answers[1]
+
+
+def test_only_the_header_that_was_named_is_believed(serve, backends) -> None:
+    """With --trust-header forwarded the client is who that says, and X-Forwarded-For is what nobody checked."""
+    served = serve(*upstreams(backends), "--trust", "127.0.0.1", "--trust-header", "forwarded")
+    claims = {"forwarded": "for=203.0.113.7", "x-forwarded-for": "6.6.6.6"}
+    seen = httpx.get(f"{served.url}/x", headers=claims).text.lower()
+    assert "x-forwarded-for: 203.0.113.7, 127.0.0.1" in seen
+    assert "6.6.6.6" not in seen

@@ -190,7 +190,8 @@ class Exchange:
         if self.tier.replicas is not self.members:
             self.let_go()
         client = self.identity.client(request.peer, request.scheme, request.headers)
-        trusted = self.identity.trusts(request.peer)
+        # A proxy that writes Forwarded passes on unchecked what its client wrote into the other one.
+        trusted = self.identity.header == "x-forwarded-for" and self.identity.trusts(request.peer)
         headers = forwarded_request(request, client, trusted=trusted, pseudonym=self.pseudonym)
         decision = self.tier.decide(self.key(client, request))
         answer: Response | None = None  # what to say when there is no further attempt

@@ -49,8 +49,8 @@ def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudo
     Args:
         request: As it came in.
         client: Who asks, as believed.
-        trusted: Whether the peer may say whom it speaks for; then its X-Forwarded-For is continued, else
-            it is replaced, so that the application never sees what a stranger made up.
+        trusted: Whether the peer's X-Forwarded-For is to be believed; then it is continued, else it is
+            replaced by what is believed, so that the application never sees what a stranger made up.
         pseudonym: What this tier calls itself in Via.
     """
     headers = request.headers
@@ -58,7 +58,10 @@ def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudo
     host = find(headers, b"host") or b""
     forwarded = [(b"host", host)]
     forwarded += [line for line in headers if travels(line[0]) and line[0] not in nominated]
-    chain = find_all(headers, b"x-forwarded-for") if trusted else []
+    if trusted:
+        chain = find_all(headers, b"x-forwarded-for")
+    else:
+        chain = [client.address.encode("latin-1")] if client.address not in ("", request.peer) else []
     peer = (request.peer or client.address or "unknown").encode("latin-1")
     forwarded += [
         (b"x-forwarded-for", b", ".join([*chain, peer])),
