@@ -302,7 +302,7 @@ def test_a_balancer_of_bytes_says_for_whom_it_speaks(serve, backends) -> None:
 
 
 def test_only_the_header_that_was_named_is_believed(serve, backends) -> None:
-    """With --trust-header forwarded the client is who that says, and X-Forwarded-For is what nobody checked."""
+    """With --trust-header forwarded the client is who that says; X-Forwarded-For is what nobody checked."""
     served = serve(*upstreams(backends), "--trust", "127.0.0.1", "--trust-header", "forwarded")
     claims = {"forwarded": "for=203.0.113.7", "x-forwarded-for": "6.6.6.6"}
     seen = httpx.get(f"{served.url}/x", headers=claims).text.lower()
