@@ -27,6 +27,8 @@ from replicated.ring import HashRing, JumpHash, Maglev, Rendezvous
 KEYS = [f"user:{number}" for number in range(100_000)]
 VNODES = 160
 
+FLOOR = "floor: xxh3 of key.encode()"
+
 
 def names(count: int) -> list[str]:
     return [f"10.0.{number >> 8}.{number & 255}:8080" for number in range(count)]
@@ -49,7 +51,7 @@ def c_ketama(count: int) -> Any:
 
 def owner_contenders(count: int) -> dict[str, Callable[[Any], object]]:
     calls: dict[str, Callable[[Any], object]] = {
-        "floor: xxh3 of key.encode()": floor,
+        FLOOR: floor,
         f"HashRing, {VNODES} virtual nodes": HashRing(names(count), vnodes=VNODES).owner,
         "uhashring, default": uhashring.HashRing(names(count)).get_node,
     }
@@ -64,12 +66,13 @@ def owner_contenders(count: int) -> dict[str, Callable[[Any], object]]:
 def owner(count: int, rounds: int) -> dict[str, float]:
     keys = KEYS[:50_000]
     contenders = {name: per_call(call, keys) for name, call in owner_contenders(count).items()}
-    return {name: seconds / len(keys) for name, seconds in interleaved(contenders, rounds).items()}
+    taken = interleaved(contenders, rounds, floor=FLOOR)
+    return {name: seconds / len(keys) for name, seconds in taken.items()}
 
 
 def others(rounds: int) -> dict[str, float]:
     calls: dict[str, tuple[Callable[[Any], object], int]] = {
-        "floor: xxh3 of key.encode()": (floor, 50_000),
+        FLOOR: (floor, 50_000),
         "HashRing": (HashRing(names(100)).owner, 50_000),
         "Maglev": (Maglev(names(100)).owner, 50_000),
         "JumpHash": (JumpHash(names(100)).owner, 5_000),
@@ -229,7 +232,7 @@ def plots(directory: Path, sets: int, growth: dict[str, dict[int, float]]) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--soak", type=int, default=10_000_000, help="lookups beside a writer; 0 for none")
     parser.add_argument("--plots", type=Path, help="write the curves here")
     parser.add_argument("--sets", type=int, default=30, help="name sets a point of the curves")
@@ -240,15 +243,14 @@ def main() -> None:
     text: list[str] = []
     figures: dict[str, object] = {}
     growth: dict[str, dict[int, float]] = {}
-    base = "floor: xxh3 of key.encode()"
     for count in options.growth:
         taken = owner(count, options.rounds)
         figures[f"owner, {count} nodes"] = taken
-        text.append(table(f"owner(key), {count:,} nodes", taken, floor=base))
+        text.append(table(f"owner(key), {count:,} nodes", taken, floor=FLOOR))
         for name in (f"HashRing, {VNODES} virtual nodes", "uhashring, default"):
-            growth.setdefault(name, {})[count] = taken[name] / taken[base]
+            growth.setdefault(name, {})[count] = taken[name] / taken[FLOOR]
     for title, unit, taken, against in (
-        ("owner(key) of every table, 100 nodes", "ns", others(options.rounds), base),
+        ("owner(key) of every table, 100 nodes", "ns", others(options.rounds), FLOOR),
         ("Three owners, 100 nodes", "ns", three_owners(100, options.rounds), "HashRing.owners(key, 3)"),
         ("Three owners, 1,000 nodes", "ns", three_owners(1000, 3), "HashRing.owners(key, 3)"),
         ("A change at 1,000 nodes x 160", "ms", changes(3), "HashRing add or remove"),

@@ -22,8 +22,14 @@ from typing import Any
 __all__ = ["emit", "interleaved", "per_call", "table"]
 
 
-def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Return the median seconds that each contender takes, every one of them run once a round."""
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], rounds: int = 7, *, floor: str | None = None
+) -> dict[str, float]:
+    """Return the median seconds that each contender takes, every one of them run once a round.
+
+    With ``floor``, one of the contenders, the others' are the median of their ratio to it in the same round,
+    times its own median: a machine that changes its pace between rounds then changes no ratio.
+    """
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for _ in range(rounds):
@@ -36,7 +42,13 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int = 7)
             run()
             taken[name].append(time.perf_counter() - start)
             gc.enable()
-    return {name: statistics.median(times) for name, times in taken.items()}
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    if floor is None:
+        return medians
+    return {
+        name: medians[floor] * statistics.median([t / f for t, f in zip(times, taken[floor], strict=True)])
+        for name, times in taken.items()
+    }
 
 
 def per_call(call: Callable[[Any], object], arguments: list[Any]) -> Callable[[], None]:

@@ -37,7 +37,7 @@ FILES = read(HOUSE)
 LEVELS = (
     ("replica", "outcome", "errors", "clock", "retries"),
     ("ring", "readiness", "cache", "throttle", "affinity", "pins"),
-    ("balance",),
+    ("balance", "decision"),
     ("tier", "http"),
     ("adapters", "simulate", "testing"),
     ("serve",),

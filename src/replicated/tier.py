@@ -12,10 +12,11 @@ import functools
 import math
 from collections.abc import Hashable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 from .balance import PowerOfTwo, Strategy, as_strategy
 from .clock import Clock, monotonic
+from .decision import Decision, Forward, Hit, Refuse, Unavailable, new_forward
 from .errors import AlreadyFinished, NoReplica, NotServed, Refused, StrategyError, UnknownReplica
 from .outcome import Outcome, Verdict
 from .pins import Pin
@@ -32,94 +33,8 @@ __all__ = ["Decision", "Forward", "Hit", "Lease", "Refuse", "Tier", "Unavailable
 
 MISSING = object()
 
-
-class Refuse(NamedTuple):
-    """The throttle says no: come back in ``retry_after`` seconds."""
-
-    retry_after: float
-    key: Hashable = None
-
-    def explain(self) -> str:
-        """Say why, in a sentence."""
-        return f"{self.key!r} has used up its allowance; the next unit is free in {self.retry_after:.3f} s"
-
-
-class Hit(NamedTuple):
-    """The cache has it: ``value``."""
-
-    value: object
-    key: Hashable = None
-
-    def explain(self) -> str:
-        """Say why, in a sentence."""
-        return f"{self.key!r} is in the cache and fresh"
-
-
-class Unavailable(NamedTuple):
-    """Nobody can serve: ask again in ``retry_after`` seconds.
-
-    Attributes:
-        retry_after: Seconds until a probe may have found someone.
-        reasons: Why, replica by replica: (id, reason).
-        reason: Why there is no further attempt, where there was one before.
-    """
-
-    retry_after: float
-    reasons: tuple[tuple[str, str], ...] = ()
-    reason: str = "no replica can serve"
-
-    def explain(self) -> str:
-        """Name every replica and why it cannot serve."""
-        return "\n".join([self.reason, *(f"{name}: {why}" for name, why in self.reasons)])
-
-
-class Forward(NamedTuple):
-    """Send it to ``replica``, and tell ``Tier.finish`` how it ended.
-
-    A tuple, since that is the cheapest immutable value there is, but compared by identity: two requests
-    for the same key to the same replica are two.
-
-    Attributes:
-        replica: Who serves it.
-        attempt: 1 for the first.
-        key: The affinity key that was asked with.
-        cache_key: Where ``finish`` stores the outcome's value; None for nowhere.
-        started: The tier's clock at the pick, in seconds.
-        ready: The snapshot that the pick was made from.
-        tried: Ids of the replicas that earlier attempts failed on.
-        tier: Who decided.
-        pin: What the request was asked to stay on, if anything.
-    """
-
-    replica: Replica
-    attempt: int
-    key: str | bytes | None
-    cache_key: Hashable
-    started: float
-    ready: ReadySet
-    tried: tuple[str, ...]
-    tier: Tier
-    pin: Pin | None
-
-    def explain(self) -> str:
-        """Name the replica, and those passed over with the reason for each."""
-        lines = [f"{self.replica.id} serves attempt {self.attempt}"]
-        lines += [f"{name}: failed an earlier attempt" for name in self.tried]
-        lines += [f"{name}: {why}" for name, why in self.tier.reasons(self.ready)]
-        return "\n".join(lines)
-
-
-Forward.__eq__ = object.__eq__  # type: ignore[method-assign]
-Forward.__ne__ = object.__ne__  # type: ignore[method-assign]
-Forward.__hash__ = object.__hash__  # type: ignore[method-assign]
-
-new_forward = functools.partial(tuple.__new__, Forward)
-"""Makes a Forward of a tuple of its fields without a frame of Python, which is a third of the price."""
-
 new_outcome = functools.partial(tuple.__new__, Outcome)
-"""Likewise, for outcomes that need no checking."""
-
-Decision: TypeAlias = Refuse | Hit | Forward | Unavailable
+"""Makes an outcome that needs no checking, without a frame of Python."""
 
 
 class Tier:
