@@ -15,7 +15,7 @@ from ..http.proxy_protocol import parse_proxy_header
 
 try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-except ImportError:  # pragma: no cover - the environment without the extra has a test of its own
+except ImportError:
     raise MissingExtra(__name__, "serve") from None
 
 __all__ = ["ProxiedProtocol", "proxied"]
