@@ -20,7 +20,7 @@ from ..http.fields import find, problem, retry_after
 from ..http.forwarding import forwarded_request, forwarded_response, is_loop
 from ..http.framing import Limits, check_request
 from ..http.identity import Client, Identity
-from ..http.message import Handler, Headers, Request, Response
+from ..http.message import RETRIED, Handler, Headers, Request, Response
 from ..http.ratelimit import with_ratelimit
 from ..outcome import Outcome
 from ..throttle import TellsQuotas
@@ -31,9 +31,6 @@ __all__ = ["BodyTooLarge", "ClientGone", "Exchange", "ThrottleKey", "admission",
 
 ThrottleKey: TypeAlias = Callable[[Client, Request], str | None]
 """Names whom a request counts against; None for nobody."""
-
-RETRIED = frozenset((502, 503, 504))
-"""Answers by which a replica says that it is not the one to ask: another may be."""
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 

@@ -14,6 +14,7 @@ from typing import assert_never
 
 from ..affinity import Affinity, Facts
 from ..errors import MissingExtra, NoReplica, Refused
+from ..http.message import REPEATABLE, RETRIED
 from ..outcome import Outcome
 from ..tier import Forward, Hit, Refuse, Tier, Unavailable
 
@@ -24,12 +25,9 @@ except ImportError:
 
 __all__ = ["AsyncReplicatedTransport", "NoReplicaError", "RefusedError", "ReplicatedTransport"]
 
-REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 OURS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.PoolTimeout)
 """Failures of this side: no replica is to blame, and another one would change nothing."""
-RETRIED = frozenset((502, 503, 504))
-"""Answers by which a replica says that it is not the one to ask: another may be."""
 
 
 class NoReplicaError(NoReplica, httpx.ConnectError):

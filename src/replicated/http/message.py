@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["REPEATABLE", "Body", "Handler", "Headers", "Request", "Response"]
+__all__ = ["REPEATABLE", "RETRIED", "Body", "Handler", "Headers", "Request", "Response"]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+Body: TypeAlias = bytes | AsyncIterator[bytes]
+
 REPEATABLE = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 """Methods that mean the same when they are carried out twice (RFC 9110, 9.2.2)."""
-Body: TypeAlias = bytes | AsyncIterator[bytes]
+RETRIED = frozenset((502, 503, 504))
+"""Answers by which a replica says that it is not the one to ask: another may be."""
 
 
 async def nothing() -> None:
