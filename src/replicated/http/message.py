@@ -38,6 +38,9 @@ class Request:
         scheme: ``http`` or ``https``, of this connection.
         body: The body, or None when the request has none.
         context: What a front hands itself along; nobody in between looks at it.
+        upgrade: What the client sends once the protocol is switched, where it asks for one that the front can
+            switch to: a handler that passes this on answers 101, with what comes back as the body. None
+            where nothing can be switched; an Upgrade field is then ignored (RFC 9110, 7.8).
     """
 
     method: str
@@ -47,6 +50,7 @@ class Request:
     scheme: str = "http"
     body: AsyncIterator[bytes] | None = None
     context: object = None
+    upgrade: AsyncIterator[bytes] | None = None
 
     @property
     def path(self) -> str:
@@ -64,7 +68,7 @@ class Response:
     """One response, on its way to the client.
 
     Args:
-        status: A final status code.
+        status: A final status code, or 101 to switch protocols where the request's ``upgrade`` allows it.
         headers: Names in lower case; no hop-by-hop field.
         body: Whole, or streaming.
         close: Gives back what the response holds; called once, however the response ends.
