@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from replicated import Hit, Refuse, Replica, RetryBudget, RoundRobin, Tier, Verdict
-from replicated.adapters.exchange import BodyTooLarge, ClientGone, Exchange, admission, gatekeeper
+from replicated.adapters.admission import admission
+from replicated.adapters.exchange import Exchange
+from replicated.adapters.gatekeeper import BodyTooLarge, ClientGone, gatekeeper
 from replicated.adapters.upstream import Timeouts, Upstream
 from replicated.affinity import Facts
 from replicated.errors import UpstreamBroken

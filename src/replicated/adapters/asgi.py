@@ -27,7 +27,8 @@ from .asgi_front import (
     respond,
 )
 from .asgi_throttle import ThrottleMiddleware
-from .exchange import Exchange, gatekeeper
+from .exchange import Exchange
+from .gatekeeper import gatekeeper
 from .http_cache import HttpCache
 from .purging import Purging
 from .upstream import Upstream

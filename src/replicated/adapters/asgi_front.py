@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ..http.fields import find
 from ..http.message import Handler, Request, Response
-from .exchange import ClientGone
+from .gatekeeper import ClientGone
 from .http_cache import http_date
 
 __all__ = [

@@ -11,135 +11,24 @@ import contextlib
 import functools
 import math
 import re
-from collections.abc import AsyncIterator, Callable
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from ..affinity import Affinity, Facts
 from ..errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from ..http.fields import find, problem, retry_after
-from ..http.forwarding import forwarded_request, forwarded_response, is_loop
-from ..http.framing import Limits, check_request
+from ..http.forwarding import forwarded_request, forwarded_response
 from ..http.identity import Client, Identity
-from ..http.message import RETRIED, Handler, Headers, Request, Response
-from ..http.ratelimit import with_ratelimit
+from ..http.message import RETRIED, Headers, Request, Response
 from ..outcome import Outcome
-from ..throttle import TellsQuotas
 from ..tier import Forward, Hit, Refuse, Tier, Unavailable
+from .admission import too_many
 from .upstream import Origin, Upstream, UpstreamResponse
 
-__all__ = ["BodyTooLarge", "ClientGone", "Exchange", "ThrottleKey", "admission", "gatekeeper"]
-
-ThrottleKey: TypeAlias = Callable[[Client, Request], str | None]
-"""Names whom a request counts against; None for nobody."""
+__all__ = ["Exchange"]
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 origin_of = functools.lru_cache(4096)(Origin.parse)
-
-
-class ClientGone(Exception):
-    """The client went away while its request was read: no replica is to blame."""
-
-
-class BodyTooLarge(Exception):
-    """The client sent more than the limit allows, or than it announced."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(f"the body is longer than {most} bytes")
-
-
-def gatekeeper(inner: Handler, limits: Limits, pseudonym: bytes) -> Handler:
-    """Refuse what may not pass: framing in doubt, sizes beyond the limits, requests that go in circles."""
-
-    async def handle(request: Request) -> Response:
-        violation = check_request(request.method, request.target, request.headers, limits)
-        if violation is not None:
-            # What was announced as a body is not worth reading: the connection ends with the answer.
-            return problem(violation.status, violation.detail, [(b"connection", b"close")])
-        if is_loop(request.headers, pseudonym):
-            return problem(508, "the request has passed here before")
-        if request.body is not None:
-            length = find(request.headers, b"content-length")
-            request.body = BoundedBody(request.body, limits.body if length is None else int(length), length)
-        try:
-            return await inner(request)
-        except BodyTooLarge as error:
-            return problem(413, str(error), [(b"connection", b"close")])
-
-    return handle
-
-
-class BoundedBody:
-    """A request's body, exactly as long as it was announced, or else up to a limit.
-
-    On the way to a replica a byte too many would be the beginning of another request.
-
-    Raises:
-        BodyTooLarge: There is more.
-        ClientGone: There is less.
-    """
-
-    __slots__ = ("announced", "body", "left", "most")
-
-    def __init__(self, body: AsyncIterator[bytes], most: int, announced: object) -> None:
-        self.body = body
-        self.most = self.left = most
-        self.announced = announced is not None
-
-    def __aiter__(self) -> BoundedBody:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            piece = await self.body.__anext__()
-        except StopAsyncIteration:
-            if self.announced and self.left:
-                raise ClientGone("the body ended before its announced length") from None
-            raise
-        self.left -= len(piece)
-        if self.left < 0:
-            raise BodyTooLarge(self.most)
-        return piece
-
-
-def admission(
-    inner: Handler, tier: Tier, identity: Identity, key_of: ThrottleKey, *, fields: bool = False
-) -> Handler:
-    """Refuse those who have had enough, before a byte of their body is read.
-
-    Args:
-        inner: Answers those who may.
-        tier: Whose throttle counts.
-        identity: Finds out who asks.
-        key_of: Whom a request counts against.
-        fields: Say in RateLimit and RateLimit-Policy what is left, on each answer to a request that counts.
-
-    Raises:
-        TypeError: ``fields`` are asked of a throttle that does not tell what is left.
-    """
-    tells: TellsQuotas | None = None
-    if fields:
-        if not isinstance(tier.throttle, TellsQuotas):
-            raise TypeError(f"fields need a throttle that tells what is left, not {tier.throttle!r}")
-        tells = tier.throttle
-
-    async def handle(request: Request) -> Response:
-        client = identity.client(request.peer, request.scheme, request.headers)
-        key = key_of(client, request)
-        if key is None:
-            return await inner(request)
-        refusal = tier.admit(key)
-        response = await inner(request) if refusal is None else too_many(refusal.retry_after)
-        if tells is not None:
-            response.headers = with_ratelimit(response.headers, tells.quotas(key))
-        return response
-
-    return handle
-
-
-def too_many(wait: float, extra: Headers | None = None) -> Response:
-    """Return the answer to a client that has had enough for ``wait`` seconds (RFC 6585, 4)."""
-    return problem(429, "too many requests", [(b"retry-after", retry_after(wait)), *(extra or ())])
 
 
 class Exchange:

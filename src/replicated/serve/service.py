@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 
 from .. import affinity
+from ..adapters.admission import ThrottleKey, admission
 from ..adapters.asgi import ReadinessEndpoint
 from ..adapters.asgi_front import HandlerApp
-from ..adapters.exchange import Exchange, ThrottleKey, admission, gatekeeper
+from ..adapters.exchange import Exchange
+from ..adapters.gatekeeper import gatekeeper
 from ..adapters.http_cache import HttpCache
 from ..adapters.probes import HttpProbe, ProbeLoop
 from ..adapters.purging import Purging
