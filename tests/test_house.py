@@ -36,7 +36,7 @@ FILES = read(HOUSE)
 
 LEVELS = (
     ("replica", "outcome", "errors", "clock", "retries"),
-    ("ring", "readiness", "cache", "throttle", "affinity", "pins"),
+    ("ring", "readiness", "cache", "throttle", "affinity", "hedging", "pins"),
     ("balance", "decision"),
     ("tier", "http"),
     ("adapters", "simulate", "testing"),

@@ -30,6 +30,7 @@ from .errors import (
     StrategyError,
     UnknownReplica,
 )
+from .hedging import Hedging
 from .outcome import Outcome, Verdict
 from .readiness import OutlierDetector, ProbePolicy, ReadinessTracker, ReadySet, State
 from .replica import Replica
@@ -47,6 +48,7 @@ __all__ = [
     "Facts",
     "Forward",
     "HashRing",
+    "Hedging",
     "Hit",
     "InFlight",
     "Lease",

@@ -135,21 +135,44 @@ class Tier:
         wait = self.throttle.take(throttle_key, cost)
         return Refuse(wait, throttle_key) if wait > 0 else None
 
-    def retry(self, forward: Forward) -> Forward | Unavailable:
+    def retry(self, forward: Forward, *, unseen: bool = False) -> Forward | Unavailable:
         """Decide where a request goes whose attempt ``forward`` was finished and failed.
 
         The next of the same preference order, unless the attempts or the retry budget are used up.
+
+        Args:
+            forward: The attempt that failed.
+            unseen: The replica saw nothing of the request, as when no connection came about. Then the next
+                attempt is no load on top of the first, and takes nothing of the budget.
 
         Raises:
             AlreadyFinished: Never for a finished one; a Forward still open cannot be retried.
         """
         if forward in self._open:
             raise AlreadyFinished("finish a Forward before it is retried: it is still in flight")
+        return self._again(forward, unseen)
+
+    def hedge(self, forward: Forward) -> Forward | Unavailable:
+        """Decide where a request goes as well whose attempt ``forward`` is late, but still open.
+
+        Another replica, under the retry budget as a retry is; nobody where the request is kept on one. Both
+        Forwards are to be finished. After that, what ``hedge`` returned is the one to ``retry``.
+
+        Raises:
+            AlreadyFinished: ``forward`` is over: retry it.
+        """
+        if forward not in self._open:
+            raise AlreadyFinished("a Forward that was finished is retried, not hedged")
+        if forward.key is not None or forward.pin is not None:
+            return Unavailable(1.0, reason="it is kept where what it needs is remembered")
+        return self._again(forward, False)
+
+    def _again(self, forward: Forward, unseen: bool) -> Forward | Unavailable:
         if forward.attempt >= self.max_attempts:
             return Unavailable(1.0, reason=f"all {self.max_attempts} attempts failed")
         if forward.pin is not None and forward.pin.hard:
             return Unavailable(1.0, reason=f"it is pinned to {forward.pin.replica_id}, which failed")
-        return self._pick(forward.key, forward.cache_key, forward)
+        return self._pick(forward.key, forward.cache_key, forward, unseen=unseen)
 
     def lease(
         self, key: str | bytes | None = None, *, throttle_key: Hashable = None, cost: float = 1
@@ -184,6 +207,8 @@ class Tier:
         cache_key: Hashable,
         failed: Forward | None = None,
         pin: Pin | None = None,
+        *,
+        unseen: bool = False,
     ) -> Forward | Unavailable:
         """Pick for a first attempt, or for the one after ``failed``."""
         readiness = self.readiness
@@ -199,7 +224,7 @@ class Tier:
             tried = (*failed.tried, failed.replica.id)
             attempt = failed.attempt + 1
             ready = ready.without(tried)
-            if ready and not self.retries.withdraw(now):
+            if ready and not unseen and not self.retries.withdraw(now):
                 return Unavailable(1.0, reason="the retry budget is used up")
         strategy = self.strategy
         replica = None if pin is None else ready.keeps(pin.replica_id)

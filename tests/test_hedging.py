@@ -1,0 +1,88 @@
+"""When a request is late: after the latencies seen, and within the budget."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicated import Hedging
+from replicated.testing import ManualClock
+
+
+@given(st.floats(1e-5, 50), st.floats(1, 10), st.integers(0, 2**32))
+def test_the_delay_follows_the_quantile(typical: float, factor: float, seed: int) -> None:
+    """Late is the factor times the quantile of what was seen, at most a step of the histogram above it."""
+    rng = random.Random(seed)
+    hedging = Hedging(quantile=0.9, factor=factor, least=1e-9)
+    seen = [typical * rng.uniform(0.5, 2) for _ in range(512)]
+    for latency in seen:
+        hedging.observe(latency)
+    exact = factor * sorted(seen)[math.ceil(0.9 * len(seen)) - 1]
+    assert exact * (1 - 1e-9) <= hedging.delay <= exact * 1.126 * 1.02
+
+
+def test_nothing_is_concluded_from_a_few() -> None:
+    """Until 32 latencies are known, late is what was said for that case."""
+    hedging = Hedging(unknown=0.7)
+    for _ in range(31):
+        hedging.observe(0.001)
+    assert hedging.delay == 0.7
+    hedging.observe(0.001)
+    assert hedging.delay == 0.02
+
+
+def test_the_delay_is_never_below_the_least() -> None:
+    """However fast all are, and whatever clocks say, a pause of the interpreter is not lateness."""
+    hedging = Hedging(least=0.03)
+    for latency in (0.0, -1.0, 1e-12, 1e-5):
+        for _ in range(20):
+            hedging.observe(latency)
+    assert hedging.delay == 0.03
+
+
+def test_where_everything_turns_slow_nothing_is_late_for_long() -> None:
+    """A change of all latencies is learnt within a window, both ways, and the absurd is bounded."""
+    hedging = Hedging(factor=1)
+    for latency, low, high in ((0.01, 0.02, 0.02), (2.0, 2, 2.3), (1e9, 240, 260), (0.01, 0.02, 0.02)):
+        for _ in range(8192):
+            hedging.observe(latency)
+        assert low <= hedging.delay <= high
+
+
+def test_the_budget() -> None:
+    """One in twenty by default, one a second, and ten saved up."""
+    clock = ManualClock()
+    hedging = Hedging(clock=clock)
+    assert [hedging.withdraw() for _ in range(11)] == [True] * 10 + [False]
+    for _ in range(21):
+        hedging.deposit()
+    assert [hedging.withdraw() for _ in range(2)] == [True, False]
+    clock.advance(1.01)
+    assert [hedging.withdraw() for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({"quantile": 0}, ValueError),
+        ({"quantile": 1.0}, ValueError),
+        ({"quantile": math.nan}, ValueError),
+        ({"factor": 0.9}, ValueError),
+        ({"factor": math.inf}, ValueError),
+        ({"least": 0}, ValueError),
+        ({"unknown": math.inf}, ValueError),
+        ({"least": True}, TypeError),
+        ({"factor": "3"}, TypeError),
+        ({"ratio": -1}, ValueError),
+        ({"reserve": 0}, ValueError),
+    ],
+)
+def test_bad_arguments(bad: dict[str, Any], error: type[Exception]) -> None:
+    """What cannot be is refused, and named."""
+    with pytest.raises(error, match=next(iter(bad))):
+        Hedging(**bad)
