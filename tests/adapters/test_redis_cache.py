@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import signal
-import subprocess
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -19,49 +15,6 @@ from replicated.cache import Cache
 from replicated.testing import ManualClock
 
 redis = pytest.importorskip("redis.asyncio", reason="the client is an extra")
-PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="neither valkey-server nor redis-server is installed")
-
-
-class Server:
-    """A server on a socket in a directory."""
-
-    def __init__(self, directory: Path) -> None:
-        assert PROGRAM is not None
-        self.socket = str(directory / "s")
-        options = ["--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", str(directory)]
-        self.process = subprocess.Popen([PROGRAM, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "ready to accept connections at" in line.lower():
-                return
-        raise AssertionError("the server did not start")
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGCONT)
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for those who leave it as it was."""
-    server = Server(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server for those who ill-treat it."""
-    server = Server(tmp_path)
-    yield server
-    server.kill()
 
 
 class Source:
@@ -76,7 +29,7 @@ class Source:
         return {"of": key, "version": self.version}
 
 
-def run(server: Server, story: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+def run(server: Any, story: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     async def told() -> None:
         async with redis.Redis(unix_socket_path=server.socket) as client:
             await story(client)
@@ -89,7 +42,7 @@ def level(client: Any, source: Any, **options: Any) -> AsyncRedisLevel[Any]:
     return AsyncRedisLevel(client, source, **{"ttl": 60, **options})
 
 
-def test_replicas_share(shared: Server) -> None:
+def test_replicas_share(shared_redis: Any) -> None:
     """What one process has loaded, another finds, until the ttl; another prefix is another matter."""
 
     async def story(client: Any) -> None:
@@ -108,10 +61,10 @@ def test_replicas_share(shared: Server) -> None:
         [name] = await client.keys("cache:*")
         assert 50_000 < await client.pttl(name) <= 60_000
 
-    run(shared, story)
+    run(shared_redis, story)
 
 
-def test_what_is_forgotten_is_loaded_again(shared: Server) -> None:
+def test_what_is_forgotten_is_loaded_again(shared_redis: Any) -> None:
     """After ``forget`` the next load asks the source, also where a write or a load was on its way."""
 
     async def story(client: Any) -> None:
@@ -139,10 +92,10 @@ def test_what_is_forgotten_is_loaded_again(shared: Server) -> None:
         await late.aclose()
         assert await client.get("late:f") is None
 
-    run(shared, story)
+    run(shared_redis, story)
 
 
-def test_what_is_no_value_is_loaded(shared: Server) -> None:
+def test_what_is_no_value_is_loaded(shared_redis: Any) -> None:
     """Garbage, an answer to another question and a key of another type are loaded anew and written over."""
 
     async def story(client: Any) -> None:
@@ -161,10 +114,10 @@ def test_what_is_no_value_is_loaded(shared: Server) -> None:
         assert (await ours("k"))["of"] == "k"
         assert (len(source.asked), ours.stats().failures, ours.stats().hits) == (6, 6, 6)
 
-    run(shared, story)
+    run(shared_redis, story)
 
 
-def test_errors_of_the_source_are_the_callers(shared: Server) -> None:
+def test_errors_of_the_source_are_the_callers(shared_redis: Any) -> None:
     """What ``load`` and ``dumps`` raise comes out, and nothing is written."""
 
     async def story(client: Any) -> None:
@@ -184,10 +137,10 @@ def test_errors_of_the_source_are_the_callers(shared: Server) -> None:
         assert await client.get("cache:e") is None
         assert not ours._loading
 
-    run(shared, story)
+    run(shared_redis, story)
 
 
-def test_a_stopped_server_costs_one_deadline(server: Server) -> None:
+def test_a_stopped_server_costs_one_deadline(own_redis: Any) -> None:
     """While the server stands still keys are loaded, and only the first waits; then it is asked again."""
 
     async def story(client: Any) -> None:
@@ -195,13 +148,13 @@ def test_a_stopped_server_costs_one_deadline(server: Server) -> None:
         ours = level(client, source, clock=clock, deadline=0.05, retry_every=10)
         # Connections are made before, so that the commands are cancelled while their answers are awaited.
         await asyncio.gather(*(client.set(f"warm{n}", "x") for n in range(3)))
-        server.signal(signal.SIGSTOP)
+        own_redis.stop()
         for key in ("a", "b", "c"):
             assert (await ours(key))["of"] == key
         assert (source.asked, ours.stats().failures) == (["a", "b", "c"], 1)
         assert ours.stats().dropped == 3
         assert not await ours.forget("a")  # it is tried, and not confirmed
-        server.signal(signal.SIGCONT)
+        own_redis.go_on()
         clock.advance(10)
         patient = level(client, source, clock=clock)
         for key in ("a", "b", "c", "a", "b", "c"):
@@ -210,10 +163,10 @@ def test_a_stopped_server_costs_one_deadline(server: Server) -> None:
         assert patient.stats().failures == 0
         assert patient.stats().hits == 3
 
-    run(server, story)
+    run(own_redis, story)
 
 
-def test_late_answers_reach_nobody_else(server: Server) -> None:
+def test_late_answers_reach_nobody_else(own_redis: Any) -> None:
     """Commands cancelled amid a stop and a go never hand their answers to those who ask next."""
 
     async def story(client: Any) -> None:
@@ -223,21 +176,21 @@ def test_late_answers_reach_nobody_else(server: Server) -> None:
         await writer.aclose()
         ours = level(client, Source("2"), deadline=0.02, clock=ManualClock(), retry_every=1e-9)
         for _ in range(3):
-            server.signal(signal.SIGSTOP)
+            own_redis.stop()
             asked = [asyncio.ensure_future(ours(key)) for key in keys]
             await asyncio.sleep(0)
             asked[0].cancel()
-            server.signal(signal.SIGCONT)
+            own_redis.go_on()
             for key, value in zip(keys[1:], await asyncio.gather(*asked[1:]), strict=True):
                 assert value["of"] == key
             with pytest.raises(asyncio.CancelledError):
                 await asked[0]
             await ours.aclose()
 
-    run(server, story)
+    run(own_redis, story)
 
 
-def test_a_dead_server_is_no_error(server: Server) -> None:
+def test_a_dead_server_is_no_error(own_redis: Any) -> None:
     """After the server is killed values are loaded, and ``forget`` says that it was not confirmed."""
 
     async def story(client: Any) -> None:
@@ -245,13 +198,13 @@ def test_a_dead_server_is_no_error(server: Server) -> None:
         ours = level(client, source, deadline=0.2)
         await ours("a")
         await ours.aclose()
-        server.kill()
+        own_redis.kill()
         assert (await ours("a"))["of"] == "a"
         assert not await ours.forget("a")
         assert len(source.asked) == 2
         assert repr(ours.stats()).startswith("RedisLevelStats(hits=0, misses=2, failures=2, dropped=1")
 
-    run(server, story)
+    run(own_redis, story)
 
 
 def test_writes_do_not_pile_up() -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import signal
+import math
 import struct
-import subprocess
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from replicated.adapters.redis_limit import RedisLimit
 from replicated.adapters.redis_throttle import AsyncRedisThrottle, RedisThrottle
 from replicated.testing import ManualClock
 from replicated.throttle import Throttle, TokenBucket
@@ -24,69 +22,10 @@ from replicated.throttle import Throttle, TokenBucket
 redis = pytest.importorskip("redis", reason="the client is an extra")
 pytest.importorskip("redis.asyncio")
 
-PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="neither valkey-server nor redis-server is installed")
-
-
-class Server:
-    """A server on a socket in a directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.socket = str(directory / "s")
-        self.start()
-
-    def start(self) -> None:
-        assert PROGRAM is not None
-        options = [
-            "--port",
-            "0",
-            "--unixsocket",
-            self.socket,
-            "--save",
-            "",
-            "--dir",
-            str(Path(self.socket).parent),
-        ]
-        self.process = subprocess.Popen([PROGRAM, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if "ready to accept connections at" in line.lower():
-                return
-        raise AssertionError("the server did not start")
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def client(self, *, of: Any = redis, timeout: float | None = 5.0, retries: int = 0) -> Any:
-        retry = (redis.asyncio.retry if of is redis.asyncio else redis.retry).Retry(
-            redis.backoff.NoBackoff(), retries
-        )
-        return of.Redis(unix_socket_path=self.socket, socket_timeout=timeout, retry=retry)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for those who leave it as it was."""
-    server = Server(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server for those who ill-treat it."""
-    server = Server(tmp_path)
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def client(shared: Server) -> Iterator[Any]:
-    with shared.client() as client:
+def client(shared_redis: Any) -> Iterator[Any]:
+    with shared_redis.client() as client:
         client.flushall()
         yield client
 
@@ -124,6 +63,14 @@ def test_ours_are_one(client: Any) -> None:
     assert RedisThrottle(client, SLOW, 1, prefix="other:").take("k") == 0.0
 
 
+def at_times(client: Any, limit: RedisLimit) -> Any:
+    """Return the script on a clock that is handed in, in seconds and microseconds."""
+    times = limit.script.replace("redis.call('TIME')", "{ARGV[3], ARGV[4]}")
+    # Keys expire by the real clock, so they are given a minute more.
+    assert times.count("/ 1000) + 1)") == 1
+    return client.register_script(times.replace("/ 1000) + 1)", "/ 1000) + 60000)"))
+
+
 def steps(least: float, *calls: str) -> st.SearchStrategy[list[tuple[str, int, float]]]:
     return st.lists(st.tuples(st.sampled_from(calls), st.integers(1, 5), st.floats(least, 2)), max_size=25)
 
@@ -139,10 +86,7 @@ def test_one_arithmetic(client: Any, rate: float, burst: int, steps: list[tuple[
     """At the same times, a clock set back among them, the script answers as the local bucket does."""
     client.flushall()
     throttle = RedisThrottle(client, rate, burst)
-    times = throttle._script.replace("redis.call('TIME')", "{ARGV[3], ARGV[4]}")
-    # Keys expire by the real clock, so they are given a minute more.
-    assert times.count("/ 500) + 1)") == 1
-    script = client.register_script(times.replace("/ 500) + 1)", "/ 500) + 60000)"))
+    script = at_times(client, throttle._limit)
     clock = ManualClock()
     bucket = TokenBucket(rate, burst, clock=clock)
     at = 1_800_000_000 * 10**6
@@ -150,38 +94,45 @@ def test_one_arithmetic(client: Any, rate: float, burst: int, steps: list[tuple[
         at += round(gap / rate * 10**6)
         # Microseconds from the start: as seconds since 1970 they would not fit a float to the nanosecond.
         clock.set((at - 1_800_000_000 * 10**6) / 10**6)
-        name, ticks, *_ = throttle._question(what, "k", min(cost, burst))
-        answer = script(keys=[name], args=[ticks, what, at // 10**6, at % 10**6])
-        local = getattr(bucket, what)(min(cost, burst)) or 0.0
-        assert local <= answer / 10**6 + 1e-12
-        assert answer / 10**6 < local + 1e-6
-        assert answer == 0 or what != "refund"
+        cost = min(cost, burst)
+        ticks = throttle._limit.ticks(cost)
+        told = throttle._limit.told(script(keys=["k"], args=[ticks, what, *divmod(at, 10**6)]), ticks)
+        local = getattr(bucket, what)(cost) or 0.0
+        assert local <= told + 1e-12
+        assert told < local + 1e-6
+        assert told == 0.0 or what != "refund"
+        [theirs], ours = told.quotas, bucket.quota()
+        assert theirs.burst == ours.burst
+        assert theirs.remaining == ours.remaining or told > 0.0
+        assert 0 <= ours.remaining - theirs.remaining <= 1
+        for theirs_lasts, ours_lasts in ((theirs.window, ours.window), (theirs.reset, ours.reset)):
+            assert -1e-9 <= theirs_lasts - ours_lasts <= 2e-6
 
 
 @pytest.mark.parametrize("rate", [2**0.5, 1e6 / 3.1415926535, Fraction(123456789, 987654321)])
 def test_odd_rates(client: Any, rate: float) -> None:
     """A rate of many digits is taken at most a millionth lower, so that the script's numbers stay whole."""
     throttle = RedisThrottle(client, rate, 1000)
-    assert throttle._tolerance <= 2**51
-    served = Fraction(throttle._scale * 10**6, throttle._unit)
+    assert throttle._limit.tolerance <= 2**51
+    served = Fraction(throttle._limit.scale * 10**6, throttle._limit.unit)
     assert Fraction(rate) * (1 - Fraction(1, 10**6)) <= served <= Fraction(rate) * (1 + Fraction(1, 10**12))
     assert throttle.take("k", 1000) == 0.0
 
 
 def test_every_key_expires(client: Any) -> None:
-    """Each key lives until its bucket is full and at most as long again; a full bucket has no key."""
-    throttle = RedisThrottle(client, 10, 10)
-    throttle.take("k")
-    assert 100 < client.pttl("throttle:k") <= 202
-    for owed in range(200, 1100, 100):
-        throttle.take("k")
-        assert owed * 0.9 < client.pttl("throttle:k") <= 2 * owed + 2
-    throttle.take("k")
-    assert 900 < client.pttl("throttle:k") <= 2002
-    throttle.refund("k", 5)
-    assert 450 < client.pttl("throttle:k") <= 2002
-    throttle.refund("k", 10)
+    """Each key outlives its debt, by as much again and ten seconds at most; a full bucket has no key."""
+    throttle = RedisThrottle(client, 10, 1000)
+    lives = 0
+    for _ in range(10):
+        throttle.take("k", 100)
+        lives, owed = client.pttl("throttle:k"), 1000 * throttle.quotas("k")[0].reset
+        assert owed < lives <= 2 * owed + 10_500
+    assert lives > 150_000
+    throttle.refund("k", 500)
+    assert 45_000 < client.pttl("throttle:k") <= lives
+    throttle.refund("k", 1000)
     throttle.peek("unknown")
+    throttle.quotas("unknown")
     throttle.refund("unknown")
     assert client.dbsize() == 0
 
@@ -189,12 +140,83 @@ def test_every_key_expires(client: Any) -> None:
 def test_a_long_life_is_not_believed(client: Any) -> None:
     """A state that claims to live for ever is given a time to live, whatever it says."""
     throttle = RedisThrottle(client, 10, 10)
+    throttle.take("k")
+    limit = client.get("throttle:k")[24:]
     seconds, micros = client.time()
     now = seconds * 10**6 + micros
     for dies in (1e300, float("inf"), float("nan"), now + 10.0**8, -1.0):
-        client.set("throttle:k", struct.pack(">ddd", now + 1, 0, dies))
+        client.set("throttle:k", struct.pack(">ddd", now + 1, 0, dies) + limit)
         assert throttle.take("k") == 0.0
-        assert 0 < client.pttl("throttle:k") <= 202
+        assert 0 < client.pttl("throttle:k") <= 10_202
+
+
+@given(
+    limits=st.lists(st.tuples(st.sampled_from([0.3, 1, 3, 7.5, 1000]), st.integers(1, 9)), min_size=2),
+    steps=st.lists(
+        st.tuples(st.integers(0, 8), st.sampled_from(["take", "peek", "refund"]), st.floats(0, 0.3)),
+        max_size=25,
+    ),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+def test_limits_that_change(client: Any, limits: Any, steps: list[tuple[int, Any, float]]) -> None:
+    """Whoever asks by which limit in turn, what is left is carried over in units, and never grows by that."""
+    client.flushall()
+    made = [RedisLimit(rate, burst, ManualClock()) for rate, burst in limits]
+    scripts = [at_times(client, limit) for limit in made]
+    at, held, left = 1_800_000_000 * 10**6, 0, Fraction(0)
+    for step, (which, what, gap) in enumerate([(0, "take", 0.0), *steps]):
+        now, limit = which % len(made), made[which % len(made)]
+        before, gained = made[held], round(gap * 10**6)
+        at += gained
+        if step:
+            left = min(left + Fraction(gained * before.scale, before.unit), before.gcra.burst)
+        # One who owes nothing cannot be told from one who has never come.
+        here = limit.gcra.burst if not step or left == before.gcra.burst else min(left, limit.gcra.burst)
+        told = limit.told(scripts[now](keys=["k"], args=[limit.unit, what, *divmod(at, 10**6)]))
+        if what == "refund":
+            here = min(here + 1, limit.gcra.burst)
+        else:
+            assert (told == 0.0) == (here >= 1)
+        if what == "take":
+            here -= told == 0.0
+        if what != "peek":
+            held, left = now, here
+        assert told.quotas[0].remaining <= here < told.quotas[0].remaining + 1 + 1e-6
+
+
+def test_reconfigure(client: Any) -> None:
+    """A limit changes from one question to the next, and whoever has used it up gains nothing."""
+    throttle, other = RedisThrottle(client, SLOW, 5), RedisThrottle(client, SLOW, 5)
+    assert throttle.take("k", 3) == 0.0
+    throttle.reconfigure(SLOW / 2, 100)
+    assert repr(throttle) == "<RedisThrottle 0.000138889/s, burst 100>"
+    assert throttle.quotas("k")[0].remaining == 2
+    assert [throttle.take("k"), other.take("k")] == [0.0, 0.0]
+    for each in (throttle, other, throttle):
+        assert each.take("k") > 3590
+    assert throttle.take("new", 100) == 0.0
+    assert 2 * 3590 < throttle.take("k") <= 2 * 3600
+    throttle.reconfigure(1000, 1)
+    for bad in (0, math.nan):
+        with pytest.raises(ValueError, match="rate"):
+            throttle.reconfigure(bad, 1)
+    assert throttle.take("k") <= 0.001
+    assert throttle.stats().failures == 0
+
+
+def test_what_is_left_comes_with_the_answer(client: Any) -> None:
+    """A take tells what is left, in its one round trip; where the policy has decided, what that knows."""
+    throttle = RedisThrottle(client, SLOW, 5)
+    told = throttle.take("k", 2)
+    assert told.quotas[0][:4] == ("default", 5, 5 * 3600.0, 3)
+    assert 7190 < told.quotas[0].reset <= 7200
+    assert throttle.quotas("k")[0][:4] == told.quotas[0][:4]
+    assert throttle.take("k", 4).quotas[0].remaining == 3
+    assert throttle.quotas("new") == ((("default", 5, 5 * 3600.0, 5, 0.0)),)
+    local = Throttle(1, 2, clock=ManualClock())
+    for down, left in (("open", ()), ("closed", ()), (local, (("default", 2, 2.0, 1, 1.0),))):
+        broken: Any = RedisThrottle(Nonsense(OSError()), 1, 1, down=down, clock=ManualClock())
+        assert broken.take("k").quotas == left
 
 
 def test_one_round_trip(client: Any) -> None:
@@ -217,13 +239,21 @@ def test_one_round_trip(client: Any) -> None:
 def test_nonsense_state(client: Any) -> None:
     """A state that is not ours gives nothing and heals; a key of another kind is a failure."""
     throttle = RedisThrottle(client, 10, 1)
-    nan, infinite = b"\x7f\xf8" + bytes(6), b"\x7f\xf0" + bytes(6)
-    states = ["", "x", "1", "\xff" * 8, "9" * 24, bytes(24)]
-    states += [a + bytes(8) + b for a in (nan, infinite) for b in (nan, infinite)]
+    throttle.take("k")
+    ours = client.get("throttle:k")
+    odd = (math.nan, math.inf, -math.inf, 0.0, -1.0)
+    states = [b"", b"x", b"1", b"\xff" * 8, b"9" * 24, bytes(48), b"9" * 48, ours[:-1], ours + b"x"]
+    states += [struct.pack(">ddd", full, rest, math.inf) + ours[24:] for full in odd for rest in odd]
+    at = client.time()[0] * 1e6
+    states += [struct.pack(">dd", at, rest) + ours[16:] for rest in (math.nan, math.inf, -math.inf, -1.0)]
+    another = (at + 5e6, 0.0, at, 1e7, 1e5, 1.0)  # what another limit has written is believed, if it can be
+    for where in range(1, 6):
+        for number in odd if where > 2 else (math.nan, math.inf, -1.0) if where == 1 else ():
+            states.append(struct.pack(">dddddd", *another[:where], number, *another[where + 1 :]))
     for state in states:
-        client.set("throttle:k", state)
-        assert 0.0 < throttle.take("k") <= 0.1
-        assert 0 < client.pttl("throttle:k") <= 202
+        client.set("throttle:k", state, px=1000)
+        assert 0.0 < throttle.take("k") <= 0.1, state
+        assert 0 < client.pttl("throttle:k") <= 10_202
     client.delete("throttle:k")
     client.lpush("throttle:k", "x")
     assert throttle.take("k") == 0.0
@@ -244,7 +274,7 @@ class Nonsense:
 
 @pytest.mark.parametrize(
     "answer",
-    [None, b"OK", b"0", "", -1, 1.5, float("nan"), True, 10**6 + 1, 10**400, []]
+    [None, b"OK", b"0", "", -(10**6) - 1, 1.5, float("nan"), True, 10**6 + 1, 10**400, []]
     + [RuntimeError("?"), OSError("gone"), RecursionError()],
 )
 def test_nonsense_answers(answer: object) -> None:
@@ -255,9 +285,9 @@ def test_nonsense_answers(answer: object) -> None:
     assert (throttle.stats().failures, throttle.stats().fallbacks) == (1, 1)
 
 
-def test_threads_share_exactly(shared: Server, client: Any) -> None:
+def test_threads_share_exactly(shared_redis: Any, client: Any) -> None:
     """Threads with connections of their own get the burst together, to the unit."""
-    throttle = RedisThrottle(shared.client(timeout=5), SLOW, 100)
+    throttle = RedisThrottle(shared_redis.client(timeout=5), SLOW, 100)
     admitted: list[bool] = []
 
     def run() -> None:
@@ -274,20 +304,20 @@ def test_threads_share_exactly(shared: Server, client: Any) -> None:
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
-def test_without_the_server(server: Server, end: str) -> None:
+def test_without_the_server(own_redis: Any, end: str) -> None:
     """A server that dies or hangs costs one deadline; then the policy decides until it is back."""
     clock = ManualClock()
     local = Throttle(1, 2, max_keys=10, clock=clock)
     throttles = [
-        RedisThrottle(server.client(timeout=0.5), SLOW, 20, down=down, clock=clock)
+        RedisThrottle(own_redis.client(timeout=0.5), SLOW, 20, down=down, clock=clock)
         for down in ("open", "closed", local)
     ]
     for throttle in throttles:
         assert throttle.take("k") == 0.0
     if end == "kill":
-        server.kill()
+        own_redis.kill()
     else:
-        server.process.send_signal(signal.SIGSTOP)
+        own_redis.stop()
     opened, closed, locally = throttles
     assert [opened.take("k") for _ in range(20)] == [0.0] * 20
     assert [closed.take("k") for _ in range(20)] == [1.0] * 20
@@ -299,22 +329,22 @@ def test_without_the_server(server: Server, end: str) -> None:
     assert len(local) == 1
     assert [throttle.stats().failures for throttle in throttles] == [1, 1, 1]
     if end == "kill":
-        server.start()
+        own_redis.start()
     else:
-        server.process.send_signal(signal.SIGCONT)
+        own_redis.go_on()
     clock.advance(1)
     for throttle in throttles:
         # A take that timed out may be counted once the server goes on.
         assert throttle.take("k") == 0.0
         assert throttle.stats().failures == 1
-    server.client().flushall()
+    own_redis.client().flushall()
 
 
-def test_async(server: Server) -> None:
+def test_async(own_redis: Any) -> None:
     """Coroutines get what threads get, and with a server that hangs the policy, after the deadline."""
 
     async def run() -> None:
-        async with server.client(of=redis.asyncio, timeout=None) as client:
+        async with own_redis.client(later=True, timeout=None) as client:
             clock = ManualClock()
             throttle = AsyncRedisThrottle(client, SLOW, 5, deadline=1.0, down="closed", clock=clock)
             waits = await asyncio.gather(*(throttle.take("k") for _ in range(8)))
@@ -322,11 +352,11 @@ def test_async(server: Server) -> None:
             assert await throttle.peek("k") > 0
             await throttle.refund("k", 2)
             assert await throttle.take("k", 2) == 0.0
-            server.process.send_signal(signal.SIGSTOP)
+            own_redis.stop()
             assert await throttle.take("k") == 1.0
             assert await throttle.take("k") == 1.0
             assert (throttle.stats().failures, throttle.stats().fallbacks) == (1, 2)
-            server.process.send_signal(signal.SIGCONT)
+            own_redis.go_on()
             clock.advance(1)
             assert await throttle.take("k") > 1.0
             assert throttle.stats().failures == 1
@@ -343,11 +373,11 @@ def test_async(server: Server) -> None:
     asyncio.run(run())
 
 
-def test_bad_input(shared: Server, client: Any) -> None:
+def test_bad_input(shared_redis: Any, client: Any) -> None:
     """What cannot be is refused by name, a client that waits for ever or retries among it."""
     for throttle_class in (RedisThrottle, AsyncRedisThrottle):
         with pytest.raises(ValueError, match="retry"):
-            throttle_class(shared.client(retries=1), 1, 1)
+            throttle_class(shared_redis.client(retries=1), 1, 1)
         with pytest.raises(ValueError, match="rate"):
             throttle_class(client, 0, 1)
         with pytest.raises(ValueError, match="down"):
@@ -355,7 +385,7 @@ def test_bad_input(shared: Server, client: Any) -> None:
         with pytest.raises(ValueError, match="retry_every"):
             throttle_class(client, 1, 1, retry_every=0)
     with pytest.raises(ValueError, match="socket_timeout"):
-        RedisThrottle(shared.client(timeout=None), 1, 1)
+        RedisThrottle(shared_redis.client(timeout=None), 1, 1)
     with pytest.raises(ValueError, match="deadline"):
         AsyncRedisThrottle(client, 1, 1, deadline=0)
     with pytest.raises(ValueError, match="70 years"):

@@ -1,87 +1,32 @@
 """A throttle that N replicas share: the buckets stand in Valkey or Redis, and one Lua script decides there.
 
-It decides what to ask and what to do without an answer; the arithmetic is that of the local throttle, and a
-client that talks to the server is passed in. A decision is one round trip, on the server's clock, so the
-replicas' clocks need not agree. Each call names one key, so a cluster can route it, and every key expires
-after its bucket is full, at the latest when as much time has passed again.
+It decides when to ask and what to do without an answer; a client that talks to the server is passed in. A
+decision is one round trip, on the server's clock, so the replicas' clocks need not agree. Each call names one
+key, so a cluster can route it, and every key expires after its bucket is full, at the latest ten seconds
+after as much time has passed again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import functools
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal, TypedDict, Unpack
 
 from ..clock import Clock, monotonic
-from ..throttle import Number, Throttle
-from ..throttle.gcra import Gcra, seconds_for
+from ..throttle import Number, Quota, Throttle, Told
+from .redis_limit import RedisLimit
 
-__all__ = ["SCRIPT", "AsyncRedisThrottle", "Down", "RedisThrottle", "RedisThrottleStats"]
+__all__ = ["AsyncRedisThrottle", "Down", "RedisThrottle", "RedisThrottleStats"]
 
 Down = Literal["open", "closed"] | Throttle
 """What decides while the server does not: everyone in, everyone out, or a throttle of this process."""
 
 _What = Literal["take", "peek", "refund"]
 
-# State is the time at which the bucket is full, as microseconds and the ticks beyond them: numbers in Lua
-# are doubles, and the two together would not fit one. They are packed, as text takes the script longer than
-# all else. A debt beyond the tolerance is believed to be the tolerance, since only a server clock that
-# stepped back makes one; so is a state that is not ours.
-#
-# To give a key a time to live costs as much as all else in the script. So it is given one of twice its debt,
-# which stands in the state too, and until the debt would outlive that the state is overwritten in place.
-SCRIPT = """
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local cost, what = tonumber(ARGV[1]), ARGV[2] or 'take'
-local tolerance, scale = TOLERANCE, SCALE
-local state = redis.call('GET', KEYS[1])
-local debt, amend, wait, lives = 0, what == 'refund', 0, 0
-if state then
-  debt = tolerance + 1
-  if #state == 24 then
-    local full, rest, dies = struct.unpack('>ddd', state)
-    if full > 1e15 and rest >= 0 then
-      debt, lives = (full - now) * scale + rest, dies
-    end
-  end
-end
-if what == 'refund' then
-  debt = debt - cost
-end
-if debt > tolerance then
-  debt, amend = tolerance, true
-elseif debt < 0 then
-  debt = 0
-end
-local over = debt + cost - tolerance
-if what ~= 'refund' and over > 0 then
-  wait = math.ceil(over / scale)
-elseif what == 'take' then
-  debt, amend = debt + cost, true
-end
-if amend and what ~= 'peek' then
-  if debt == 0 then
-    redis.call('DEL', KEYS[1])
-  else
-    local owed = math.floor(debt / scale)
-    if now + owed <= lives and lives <= now + 2 * tolerance / scale then
-      redis.call('SETRANGE', KEYS[1], 0, struct.pack('>dd', now + owed, debt % scale))
-    else
-      state = struct.pack('>ddd', now + owed, debt % scale, now + 2 * owed)
-      redis.call('SET', KEYS[1], state, 'PX', math.ceil(owed / 500) + 1)
-    end
-  end
-end
-return wait
-"""
-
 _ONE = 1
-_EXACT = 2**51  # a debt and a cost together must be whole in a double
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +68,7 @@ class _Shared:
         if not 0 < retry_every < math.inf:
             raise ValueError(f"retry_every must be seconds above zero, not {retry_every!r}")
         self._client = client
-        self._gcra = Gcra(rate, burst, clock)
-        self._scale, self._unit = _microseconds(self._gcra)
-        self._tolerance = math.floor(self._gcra.burst * self._unit)
-        self._longest = -(-self._tolerance // self._scale)  # no wait is longer than a burst takes
-        # The limit stands in the script: an argument costs more on its way than the script does with it.
-        numbers = {"TOLERANCE": self._tolerance, "SCALE": self._scale}
-        self._script = SCRIPT
-        for name, number in numbers.items():
-            self._script = self._script.replace(name, str(number))
-        # As bytes, which a client need not encode for every question.
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest().encode()
-        self._one = b"%d" % self._unit
+        self._limit = RedisLimit(rate, burst, clock)
         self._down = down
         self._prefix = prefix.encode()
         self._retry_every = retry_every
@@ -142,62 +76,55 @@ class _Shared:
         self._ask_again = -math.inf
         self._failures = self._fallbacks = 0
 
+    def reconfigure(self, rate: Number, burst: Number) -> None:
+        """Change the limit of every key from the next question on. O(1), and no round trip.
+
+        What a key has left on the server is carried over when it is asked about, and never grows by it; so
+        replicas that are changed one after the other, and for a while disagree, give nothing twice. A
+        Throttle in ``down`` is not changed.
+
+        Raises:
+            ValueError: A number is out of its range; nothing has changed.
+            TypeError: A number is of another type; nothing has changed.
+        """
+        self._limit = RedisLimit(rate, burst, self._clock)
+
     def stats(self) -> RedisThrottleStats:
         """Return the counts so far. O(1)."""
         return RedisThrottleStats(self._failures, self._fallbacks)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._gcra}>"
+        return f"<{type(self).__name__} {self._limit.gcra}>"
 
-    def _question(self, what: _What, key: Hashable, cost: Number) -> tuple[bytes | str, ...]:
+    def _question(self, limit: RedisLimit, what: _What, key: Hashable, cost: Number) -> tuple[bytes, ...]:
+        """Return the name on the server, and what differs from the taking of one unit."""
         if cost is _ONE and type(key) is str and what == "take":  # what is asked all the time
             try:
-                return self._prefix + key.encode(), self._one
+                return (self._prefix + key.encode(),)
             except UnicodeEncodeError:
                 pass
         hash(key)
-        ticks = self._one
-        if cost is not _ONE:
-            self._gcra.ticks(cost)  # says what is wrong with it
-            ticks = b"%d" % min(math.ceil(Fraction(cost) * self._unit), self._tolerance)
         # Encoded here: a client refuses a lone surrogate, and a key that fails would stop the asking for all.
         name = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
-        return (self._prefix + name, ticks) if what == "take" else (self._prefix + name, ticks, what)
+        return self._prefix + name, limit.ticks(cost), what.encode()
 
     def _asks(self) -> bool:
         return self._clock() >= self._ask_again
-
-    def _wait(self, answer: object) -> float:
-        if type(answer) is not int or not 0 <= answer <= self._longest:
-            raise ValueError(f"the server answered {answer!r}")
-        return seconds_for(answer * 1000) if answer else 0.0
 
     def _failed(self) -> None:
         self._failures += 1
         self._ask_again = self._clock() + self._retry_every
 
-    def _without(self, what: _What, key: Hashable, cost: Number) -> float:
+    def _without(self, what: _What, key: Hashable, cost: Number) -> Told:
         self._fallbacks += 1
-        if isinstance(self._down, Throttle):
-            try:
-                return getattr(self._down, what)(key, cost) or 0.0
-            except ValueError:  # more than the local burst: nobody here can grant it
-                return self._retry_every
-        return 0.0 if self._down == "open" else self._retry_every
-
-
-def _microseconds(gcra: Gcra) -> tuple[int, int]:
-    """Return the ticks of a microsecond and of a unit; a limit of many digits is taken a hair lower."""
-    interval = 10**6 / gcra.rate
-    scale, unit = interval.denominator, interval.numerator
-    if gcra.burst * unit > _EXACT:
-        scale = math.floor(_EXACT / (gcra.burst * (interval + 1)))
-        if scale < 1:
-            raise ValueError(
-                f"burst / rate must be below 70 years, not {float(gcra.burst / gcra.rate):g} seconds"
-            )
-        unit = math.ceil(interval * scale)
-    return scale, unit
+        down = self._down
+        if not isinstance(down, Throttle):
+            return Told(0.0 if down == "open" else self._retry_every, tuple)  # what is left nobody knows
+        try:
+            wait = getattr(down, what)(key, cost) or 0.0
+        except ValueError:  # more than the local burst: nobody here can grant it
+            wait = self._retry_every
+        return Told(wait, functools.partial(down.quotas, key))
 
 
 def _is_unknown_script(error: Exception) -> bool:
@@ -245,7 +172,7 @@ class RedisThrottle(_Shared):
             raise ValueError("client must have a socket_timeout: it is the deadline of a decision")
         super().__init__(client, rate, burst, **options)
 
-    def take(self, key: Hashable, cost: Number = 1) -> float:
+    def take(self, key: Hashable, cost: Number = 1) -> Told:
         """Take ``cost`` units for ``key`` if it has them. One round trip.
 
         Args:
@@ -253,7 +180,8 @@ class RedisThrottle(_Shared):
             cost: Units.
 
         Returns:
-            0.0 when they were taken; else nothing was, and the seconds after which they can be.
+            A float: 0.0 when they were taken; else nothing was, and the seconds after which they can be. Its
+            ``quotas`` are what is left by the same answer; none where ``down`` has said so by itself.
 
         Raises:
             ValueError: ``cost`` is not above zero, or above the burst.
@@ -261,25 +189,30 @@ class RedisThrottle(_Shared):
         """
         return self._ask("take", key, cost)
 
-    def peek(self, key: Hashable, cost: Number = 1) -> float:
+    def peek(self, key: Hashable, cost: Number = 1) -> Told:
         """Return what ``take`` would, and change nothing. One round trip; raises as ``take``."""
         return self._ask("peek", key, cost)
+
+    def quotas(self, key: Hashable) -> tuple[Quota, ...]:
+        """Return what ``key`` has left, and change nothing. One round trip, which a take's answer saves."""
+        return self._ask("peek", key, 1).quotas
 
     def refund(self, key: Hashable, cost: Number = 1) -> None:
         """Give ``cost`` units back, up to the burst. One round trip; raises as ``take``."""
         self._ask("refund", key, cost)
 
-    def _ask(self, what: _What, key: Hashable, cost: Number) -> float:
-        question = self._question(what, key, cost)
+    def _ask(self, what: _What, key: Hashable, cost: Number) -> Told:
+        limit = self._limit
+        question = self._question(limit, what, key, cost)
         if self._asks():
             try:
                 try:
-                    answer = self._client.evalsha(self._sha, 1, *question)
+                    answer = self._client.evalsha(limit.sha, 1, *question)
                 except Exception as error:
                     if not _is_unknown_script(error):
                         raise
-                    answer = self._client.eval(self._script, 1, *question)
-                return self._wait(answer)
+                    answer = self._client.eval(limit.script, 1, *question)
+                return limit.told(answer, *question[1:2])
             except Exception:  # whatever a client raises: a request never fails for the throttle's sake
                 self._failed()
         return self._without(what, key, cost)
@@ -309,30 +242,35 @@ class AsyncRedisThrottle(_Shared):
         super().__init__(client, rate, burst, **options)
         self._deadline = deadline
 
-    async def take(self, key: Hashable, cost: Number = 1) -> float:
+    async def take(self, key: Hashable, cost: Number = 1) -> Told:
         """As the threads' ``take``."""
         return await self._ask("take", key, cost)
 
-    async def peek(self, key: Hashable, cost: Number = 1) -> float:
+    async def peek(self, key: Hashable, cost: Number = 1) -> Told:
         """As the threads' ``peek``."""
         return await self._ask("peek", key, cost)
+
+    async def quotas(self, key: Hashable) -> tuple[Quota, ...]:
+        """As the threads' ``quotas``."""
+        return (await self._ask("peek", key, 1)).quotas
 
     async def refund(self, key: Hashable, cost: Number = 1) -> None:
         """As the threads' ``refund``."""
         await self._ask("refund", key, cost)
 
-    async def _ask(self, what: _What, key: Hashable, cost: Number) -> float:
-        question = self._question(what, key, cost)
+    async def _ask(self, what: _What, key: Hashable, cost: Number) -> Told:
+        limit = self._limit
+        question = self._question(limit, what, key, cost)
         if self._asks():
             try:
                 async with asyncio.timeout(self._deadline):
                     try:
-                        answer = await self._client.evalsha(self._sha, 1, *question)
+                        answer = await self._client.evalsha(limit.sha, 1, *question)
                     except Exception as error:
                         if not _is_unknown_script(error):
                             raise
-                        answer = await self._client.eval(self._script, 1, *question)
-                return self._wait(answer)
+                        answer = await self._client.eval(limit.script, 1, *question)
+                return limit.told(answer, *question[1:2])
             except Exception:
                 self._failed()
         return self._without(what, key, cost)

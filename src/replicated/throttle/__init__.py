@@ -8,7 +8,7 @@ from .gcra import Number
 from .keyed import Overflow, Throttle, ThrottleStats
 from .limits import OVERFLOW, Limit, Limits, Wait
 from .paths import PathTemplates, normalized
-from .quota import Quota
+from .quota import Quota, Told
 
 __all__ = [
     "OVERFLOW",
@@ -24,6 +24,7 @@ __all__ = [
     "Throttle",
     "ThrottleStats",
     "TokenBucket",
+    "Told",
     "Wait",
     "normalized",
 ]

@@ -5,11 +5,12 @@ It reads and rounds; what the state is, and who is told, is not known here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .gcra import Gcra, seconds_for
 
-__all__ = ["DEFAULT", "Quota", "quota"]
+__all__ = ["DEFAULT", "Quota", "Told", "quota"]
 
 DEFAULT = "default"
 """What a limit is called that nobody has named."""
@@ -31,6 +32,29 @@ class Quota(NamedTuple):
     window: float
     remaining: int
     reset: float
+
+
+class Told(float):
+    """Seconds to wait, 0.0 meaning admitted, that also tell what is left, from the one answer to both.
+
+    For throttles that are far away: to ask a second time would take as long again, and by then others have
+    taken.
+    """
+
+    __slots__ = ("_tell",)
+
+    _tell: Callable[[], tuple[Quota, ...]]
+
+    def __new__(cls, seconds: float, tell: Callable[[], tuple[Quota, ...]]) -> Told:
+        """Make one of ``seconds``; what is left is worked out by ``tell`` if somebody wants to know."""
+        self = super().__new__(cls, seconds)
+        self._tell = tell
+        return self
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        """What is left under each limit; nothing where that is not known."""
+        return self._tell()
 
 
 def quota(name: str, gcra: Gcra, full: int, now: int, closed: float = 0.0) -> Quota:

@@ -1,0 +1,186 @@
+"""One limit as a Lua script for Valkey or Redis: what is asked there, and what an answer means.
+
+The arithmetic is that of the local throttle, in doubles, as Lua has them, and on the server's clock, which
+has microseconds. Who asks, how, and what is done without an answer is not known here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import struct
+from fractions import Fraction
+
+from ..clock import Clock
+from ..throttle import Number, Quota, Told
+from ..throttle.debts import PATIENCE
+from ..throttle.gcra import Gcra, seconds_for
+from ..throttle.quota import DEFAULT
+
+__all__ = ["SCRIPT", "RedisLimit"]
+
+# State is the time at which the bucket is full, as microseconds and the ticks beyond them: numbers in Lua
+# are doubles, and the two together would not fit one. They are packed, as text takes the script longer than
+# all else. A debt beyond the tolerance is believed to be the tolerance, since only a server clock that
+# stepped back makes one; so is a state that is not ours.
+#
+# To give a key a time to live costs as much as all else in the script. So it is given one of twice its debt
+# and ten seconds more, which stands in the state too, and until the debt would outlive that the state is
+# overwritten in place.
+#
+# Behind that the state has the limit by which it was written. Where that was another one, units are carried
+# over and not times: a limit that changes, on one replica after the other, never gives a unit.
+SCRIPT = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local state = redis.call('GET', KEYS[1])
+local cost, what = tonumber(ARGV[1]) or UNIT, ARGV[2] or 'take'
+local debt, lives, amend = 0, 0, what == 'refund'
+if state then
+  debt = TOLERANCE + 1
+  if #state == 48 then
+    local full, rest, dies = struct.unpack('>ddd', state)
+    if full > 1e15 and rest >= 0 then
+      if string.sub(state, 25) == LIMIT then
+        debt, lives = (full - now) * SCALE + rest, dies
+      else
+        local tolerance, unit, scale = struct.unpack('>ddd', state, 25)
+        local owed = (full - now) * scale + rest
+        local left = (tolerance - owed) / unit
+        amend = true
+        if scale > 0 and owed <= 0 then
+          debt = 0
+        elseif scale > 0 and left > 0 and left < 4e15 then
+          debt = TOLERANCE - math.floor(left * UNIT)
+        end
+      end
+    end
+  end
+end
+if what == 'refund' then
+  debt = debt - cost
+end
+if debt > TOLERANCE then
+  debt, amend = TOLERANCE, true
+elseif debt < 0 then
+  debt = 0
+end
+local answer = 0
+if what ~= 'refund' and debt + cost > TOLERANCE then
+  answer = math.ceil((debt + cost - TOLERANCE) / SCALE)
+else
+  if what == 'take' then
+    debt, amend = debt + cost, true
+  end
+  answer = -debt
+end
+if amend and what ~= 'peek' then
+  if debt == 0 then
+    redis.call('DEL', KEYS[1])
+  else
+    local full = now + math.floor(debt / SCALE)
+    if full <= lives and lives <= now + LONGEST then
+      redis.call('SETRANGE', KEYS[1], 0, struct.pack('>dd', full, debt % SCALE))
+    else
+      local dies = 2 * full - now + PATIENCE
+      state = struct.pack('>ddd', full, debt % SCALE, dies) .. LIMIT
+      redis.call('SET', KEYS[1], state, 'PX', math.ceil((dies - now) / 1000) + 1)
+    end
+  end
+end
+return answer
+"""
+
+EXACT = 2**51
+"""A debt and a cost together must be whole in a double."""
+
+
+class RedisLimit:
+    """A limit of ``rate`` units a second and ``burst`` at once, in ticks that fit the doubles of Lua.
+
+    A limit of many digits is taken a hair lower.
+
+    Attributes:
+        script: Decides; its answer is a wait in microseconds, or else what is owed by now, negative.
+        sha: What the server calls it.
+        tolerance: Ticks that the whole burst takes.
+        unit: Ticks that one unit takes.
+        scale: Ticks a microsecond.
+
+    Raises:
+        ValueError: A number is out of its range, or the burst takes longer than 70 years.
+        TypeError: A number is of another type.
+    """
+
+    def __init__(self, rate: Number, burst: Number, clock: Clock) -> None:
+        self.gcra = Gcra(rate, burst, clock)
+        self.scale, self.unit = microseconds(self.gcra)
+        self.tolerance = math.floor(self.gcra.burst * self.unit)
+        self.longest = -(-self.tolerance // self.scale)  # no wait is longer than a burst takes
+        stamp = struct.pack(">ddd", self.tolerance, self.unit, self.scale)
+        # The limit stands in the script: an argument costs more on its way than the script does with it.
+        constants = {
+            "LIMIT": '"' + "".join(f"\\{byte:03}" for byte in stamp) + '"',
+            "LONGEST": 2 * self.longest + PATIENCE * 10**6,
+            "PATIENCE": PATIENCE * 10**6,
+            "SCALE": self.scale,
+            "TOLERANCE": self.tolerance,
+            "UNIT": self.unit,
+        }
+        script = SCRIPT
+        for name, constant in constants.items():
+            script = script.replace(name, str(constant))
+        self.script = script
+        # As bytes, which a client need not encode for every question.
+        self.sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
+
+    def ticks(self, cost: Number) -> bytes:
+        """Return the script's argument for a cost.
+
+        Raises:
+            ValueError: ``cost`` is not above zero, or above the burst.
+            TypeError: ``cost`` is not a number.
+        """
+        self.gcra.ticks(cost)  # which says what is wrong with it
+        return b"%d" % min(math.ceil(Fraction(cost) * self.unit), self.tolerance)
+
+    def told(self, answer: object, cost: bytes | None = None) -> Told:
+        """Return what an answer to a question about ``cost`` means.
+
+        Raises:
+            ValueError: It is nonsense.
+        """
+        if type(answer) is not int or not -self.tolerance <= answer <= self.longest:
+            raise ValueError(f"the server answered {answer!r}")
+        if answer > 0:
+            # It was rounded up to a microsecond, so the debt is at most this.
+            owed = self.tolerance + answer * self.scale - (self.unit if cost is None else int(cost))
+            return Told(seconds_for(answer * 1000), functools.partial(self.left, min(owed, self.tolerance)))
+        return Told(0.0, functools.partial(self.left, -answer))
+
+    def left(self, owed: int) -> tuple[Quota, ...]:
+        """Return what is left to one who owes so many ticks."""
+        return (
+            Quota(
+                DEFAULT,
+                self.tolerance // self.unit,
+                seconds_for(self.longest * 1000),
+                (self.tolerance - owed) // self.unit,
+                seconds_for(-(-owed // self.scale) * 1000),
+            ),
+        )
+
+
+def microseconds(gcra: Gcra) -> tuple[int, int]:
+    """Return the ticks of a microsecond and of a unit."""
+    interval = 10**6 / gcra.rate
+    scale, unit = interval.denominator, interval.numerator
+    if gcra.burst * unit > EXACT:
+        scale = math.floor(EXACT / (gcra.burst * (interval + 1)))
+        if scale < 1:
+            raise ValueError(
+                f"burst / rate must be below 70 years, not {float(gcra.burst / gcra.rate):g} seconds"
+            )
+        unit = math.ceil(interval * scale)
+    return scale, unit
