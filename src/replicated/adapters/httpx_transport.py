@@ -1,220 +1,46 @@
 """httpx clients, balanced: a transport that sends each request to a replica that the tier picks.
 
 ``httpx.Client(transport=ReplicatedTransport(tier), base_url="http://service")``: the host in the URL names
-the service and is what the replicas see as Host; where the request goes, the tier decides. The transport
-decides only what it takes a client to know: which requests can be repeated, and when one is over.
+the service and is what the replicas see as Host; where the request goes, the tier decides. Both transports
+serve httpx and httpx2. They act on what is decided about attempts, and decide nothing themselves.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import assert_never
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from ..affinity import Affinity, Facts
-from ..errors import MissingExtra, NoReplica, Refused
-from ..http.message import REPEATABLE, RETRIED
-from ..outcome import Outcome
-from ..tier import Forward, Hit, Refuse, Tier, Unavailable
+from ..affinity import Affinity
+from ..tier import Tier
+from .httpx_attempts import Attempts
+from .httpx_names import Names, NoReplicaError, RefusedError, names_of
+from .httpx_upstream import Carrier, origin_of
 
-try:
+if TYPE_CHECKING:
     import httpx
-except ImportError:
-    raise MissingExtra(__name__, "httpx") from None
+    import httpx2
+
+    class SyncTransport(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
+        """What both take for a transport."""
+
+    class AsyncTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
+        """What both take for a transport."""
+
+else:
+    from .httpx_names import httpx
+
+    SyncTransport, AsyncTransport = httpx.BaseTransport, httpx.AsyncBaseTransport
 
 __all__ = ["AsyncReplicatedTransport", "NoReplicaError", "RefusedError", "ReplicatedTransport"]
 
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
-OURS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.PoolTimeout)
-"""Failures of this side: no replica is to blame, and another one would change nothing."""
+ThrottleKey = Callable[[Any], str | None]
 
 
-class NoReplicaError(NoReplica, httpx.ConnectError):
-    """Nobody can serve; to httpx's users a ConnectError like any other, with a ``retry_after``."""
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        NoReplica.__init__(self, message, retry_after)
-        self._request = None
-
-
-class RefusedError(Refused, httpx.TransportError):
-    """The throttle said no, before anything was sent."""
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        Refused.__init__(self, message, retry_after)
-        self._request = None
-
-
-@functools.lru_cache(4096)
-def origin_of(url: str) -> httpx.URL:
-    """Return where a replica listens.
-
-    Raises:
-        ValueError: The URL does not say.
-    """
-    parsed = httpx.URL(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.raw_path not in (b"", b"/"):
-        raise ValueError(f"url must be http://host:port, not {url!r}")
-    return parsed
-
-
-class Attempts:
-    """The attempts of one request: what both transports decide alike, between their calls."""
-
-    def __init__(
-        self,
-        tier: Tier,
-        affinity: Affinity | None,
-        throttle_key: Callable[[httpx.Request], str | None] | None,
-        request: httpx.Request,
-    ) -> None:
-        self.tier = tier
-        self.request = request
-        key = None
-        if affinity is not None:
-            path = request.url.raw_path.partition(b"?")[0].decode("latin-1")
-            headers = [(name.lower(), value) for name, value in request.headers.raw]
-            key = affinity(Facts(path=path, headers=headers))
-        whom = throttle_key(request) if throttle_key else None
-        decision = tier.decide(key, throttle_key=whom)
-        match decision:
-            case Forward():
-                self.forward = decision
-            case Refuse():
-                raise RefusedError(decision.explain(), decision.retry_after)
-            case Unavailable():
-                raise NoReplicaError(decision.explain(), decision.retry_after)
-            case Hit():
-                raise AssertionError("nothing was asked of the cache")
-            case _:
-                assert_never(decision)
-
-    @property
-    def replayable(self) -> bool:
-        """Whether the body can be sent again: bytes can, a stream may be half consumed."""
-        return isinstance(self.request.stream, httpx.ByteStream)
-
-    def outgoing(self) -> httpx.Request:
-        """Return the request as it goes to the replica: its address, and all else as the user chose."""
-        origin = origin_of(self.forward.replica.url)
-        request = self.request
-        extensions = request.extensions
-        if origin.scheme == "https" and "sni_hostname" not in extensions:
-            # The certificate is the service's: what an address cannot name, the user's URL does.
-            extensions = {**extensions, "sni_hostname": request.url.host}
-        target = request.url.copy_with(scheme=origin.scheme, host=origin.host, port=origin.port)
-        return httpx.Request(
-            request.method, target, headers=request.headers, stream=request.stream, extensions=extensions
-        )
-
-    def failed(self, error: BaseException) -> None:
-        """Finish the attempt, and go on to the next one or raise."""
-        if not isinstance(error, httpx.TransportError) or isinstance(error, OURS):
-            self.tier.finish(self.forward, Outcome.cancelled(type(error).__name__))
-            raise error
-        self.tier.finish(self.forward, blame(error))
-        sent = not isinstance(error, NOT_SENT)
-        if not self.replayable or (sent and self.request.method not in REPEATABLE) or not self.next():
-            raise error
-
-    def next(self) -> bool:
-        """Go on to another replica, if the tier has one for a request whose attempt was finished."""
-        decision = self.tier.retry(self.forward)
-        if isinstance(decision, Forward):
-            self.forward = decision
-            return True
-        return False
-
-    def answered(self, status: int) -> Ending | None:
-        """Return what finishes the attempt with the response's body, or None to try another replica."""
-        forward, latency = self.forward, max(0.0, self.tier.now() - self.forward.started)
-        if status < 500 or status == 501:
-            return Ending(
-                self.tier, forward, Outcome.success(latency), Outcome.cancelled("closed before its end")
-            )
-        failure = Outcome.failure(f"status {status}", latency)
-        if status in RETRIED and self.replayable and self.request.method in REPEATABLE:
-            self.tier.finish(forward, failure)
-            return None if self.next() else Ending(self.tier, None, failure, failure)
-        return Ending(self.tier, forward, failure, failure)
-
-
-def blame(error: Exception) -> Outcome:
-    return Outcome.failure(f"{type(error).__name__}: {error}")
-
-
-class Ending:
-    """Finishes an attempt once: when the body is over, or given up.
-
-    Args:
-        tier: Whose attempt it is.
-        forward: What is finished; None when it was before.
-        whole: How it ended when the body was whole.
-        otherwise: How it ended when the body was not read to its end.
-    """
-
-    def __init__(self, tier: Tier, forward: Forward | None, whole: Outcome, otherwise: Outcome) -> None:
-        self.tier = tier
-        self.forward = forward
-        self.whole = whole
-        self.outcome = otherwise
-
-    def finish(self) -> None:
-        """Finish the attempt, if that was not done before."""
-        forward, self.forward = self.forward, None
-        if forward is not None:
-            self.tier.finish(forward, self.outcome)
-
-
-class SyncBody(httpx.SyncByteStream):
-    """A response's body that tells when it is over."""
-
-    def __init__(self, stream: httpx.SyncByteStream, ending: Ending) -> None:
-        self.stream = stream
-        self.ending = ending
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self.stream
-        except httpx.TransportError as error:
-            self.ending.outcome = blame(error)
-            raise
-        self.ending.outcome = self.ending.whole
-
-    def close(self) -> None:
-        """Close the body, and finish the attempt."""
-        try:
-            self.stream.close()
-        finally:
-            self.ending.finish()
-
-
-class AsyncBody(httpx.AsyncByteStream):
-    """A response's body that tells when it is over."""
-
-    def __init__(self, stream: httpx.AsyncByteStream, ending: Ending) -> None:
-        self.stream = stream
-        self.ending = ending
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self.stream:
-                yield piece
-        except httpx.TransportError as error:
-            self.ending.outcome = blame(error)
-            raise
-        self.ending.outcome = self.ending.whole
-
-    async def aclose(self) -> None:
-        """Close the body, and finish the attempt."""
-        try:
-            await self.stream.aclose()
-        finally:
-            self.ending.finish()
-
-
-class ReplicatedTransport(httpx.BaseTransport):
+class ReplicatedTransport(SyncTransport):
     """Balances the requests of an ``httpx.Client`` over the replicas of a tier.
 
     Repeatable requests whose replica fails before its response begins, or answers 502, 503 or 504, go on to
@@ -228,7 +54,7 @@ class ReplicatedTransport(httpx.BaseTransport):
         tier: Decides who serves.
         affinity: What requests are kept on one replica by.
         throttle_key: Whom a request counts against; by default nobody.
-        inner: Carries the requests; httpx's own transport by default.
+        inner: Carries the requests; by default the client's own kind of transport.
     """
 
     def __init__(
@@ -236,83 +62,174 @@ class ReplicatedTransport(httpx.BaseTransport):
         tier: Tier,
         *,
         affinity: Affinity | None = None,
-        throttle_key: Callable[[httpx.Request], str | None] | None = None,
-        inner: httpx.BaseTransport | None = None,
+        throttle_key: ThrottleKey | None = None,
+        inner: httpx.BaseTransport | httpx2.BaseTransport | None = None,
     ) -> None:
         self.tier = tier
         self.affinity = affinity
         self.throttle_key = throttle_key
-        self.inner = httpx.HTTPTransport() if inner is None else inner
+        self.inner = inner
+        self._own: dict[Names, Any] = {}
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         """Send a request to a replica."""
-        attempts = Attempts(self.tier, self.affinity, self.throttle_key, request)
-        refused: httpx.Response | None = None
+        names = names_of(type(request))
+        inner = self.inner or self._own.get(names)
+        if inner is None:  # the first to put one in its place is everybody's
+            inner = self._own.setdefault(names, names.module.HTTPTransport())
+        attempts = Attempts(self.tier, names, request, self.affinity, self.throttle_key)
+        refused: Any = None
         while True:
             try:
                 if refused is not None:
-                    with contextlib.suppress(httpx.TransportError):  # it has had its blame
+                    with contextlib.suppress(names.TransportError):  # it has had its blame
                         refused.close()
-                response = self.inner.handle_request(attempts.outgoing())
+                response = inner.handle_request(readdressed(request, attempts.forward.replica.url))
             except BaseException as error:
                 attempts.failed(error)
                 continue
-            assert isinstance(response.stream, httpx.SyncByteStream)
             ending = attempts.answered(response.status_code)
             if ending is not None:
                 if response.is_closed:  # read before it came here, as a cache's or a mock's answer is
                     ending.outcome = ending.whole
                     ending.finish()
                 else:
-                    response.stream = SyncBody(response.stream, ending)
+                    response.stream = names.sync_body(response.stream, ending)
                 return response
             refused = response
 
     def close(self) -> None:
         """Close the inner transport."""
-        self.inner.close()
+        for inner in (self.inner, *self._own.values()):
+            if inner is not None:
+                inner.close()
 
 
-class AsyncReplicatedTransport(httpx.AsyncBaseTransport):
-    """Balances the requests of an ``httpx.AsyncClient``; otherwise as ``ReplicatedTransport``."""
+class AsyncReplicatedTransport(AsyncTransport):
+    """Balances the requests of an ``httpx.AsyncClient``; otherwise as ``ReplicatedTransport``.
+
+    Carries them itself, over connections that a cancelled request cannot harm, and in a fraction of the time
+    that httpx's transport takes. It speaks HTTP/1.1, keeps httpx's timeouts, and knows no limit of
+    connections in use: that is the tier's to set. Over TLS a replica must have a certificate for the host of
+    the request's URL, or for its extension ``sni_hostname``. HTTP/2, proxies, WebSockets and trio take
+    another transport as ``inner``.
+
+    Args:
+        tier: Decides who serves.
+        affinity: What requests are kept on one replica by.
+        throttle_key: Whom a request counts against; by default nobody.
+        inner: Carries the requests in place of this.
+        tls: For replicas at https; by default the system's trust, verified.
+        max_idle: Connections to a replica that are kept for later.
+
+    Raises:
+        ValueError: ``max_idle`` is not an integer of at least 0, or ``tls`` is given beside ``inner``.
+    """
 
     def __init__(
         self,
         tier: Tier,
         *,
         affinity: Affinity | None = None,
-        throttle_key: Callable[[httpx.Request], str | None] | None = None,
-        inner: httpx.AsyncBaseTransport | None = None,
+        throttle_key: ThrottleKey | None = None,
+        inner: httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport | None = None,
+        tls: ssl.SSLContext | None = None,
+        max_idle: int = 64,
     ) -> None:
+        if inner is not None and tls is not None:
+            raise ValueError("tls must be None beside inner, which has its own")
+        if isinstance(max_idle, bool) or not isinstance(max_idle, int) or max_idle < 0:
+            raise ValueError(f"max_idle must be an integer of at least 0, not {max_idle!r}")
         self.tier = tier
         self.affinity = affinity
         self.throttle_key = throttle_key
-        self.inner = httpx.AsyncHTTPTransport() if inner is None else inner
+        self.inner = inner
+        self.tls = tls
+        self.max_idle = max_idle
+        self.members = tier.replicas
+        # A connection belongs to its event loop, and a program may run one after the other.
+        self._carriers: WeakKeyDictionary[asyncio.AbstractEventLoop, Carrier] = WeakKeyDictionary()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         """Send a request to a replica."""
-        attempts = Attempts(self.tier, self.affinity, self.throttle_key, request)
-        refused: httpx.Response | None = None
+        names = names_of(type(request))
+        inner: Any = self.inner
+        carrier = self.carrier(names) if inner is None else None
+        attempts = Attempts(self.tier, names, request, self.affinity, self.throttle_key)
+        refused: Any = None
         while True:
             try:
                 if refused is not None:
-                    with contextlib.suppress(httpx.TransportError):  # it has had its blame
+                    with contextlib.suppress(names.TransportError):  # it has had its blame
                         await refused.aclose()
-                response = await self.inner.handle_async_request(attempts.outgoing())
+                url = attempts.forward.replica.url
+                if carrier is not None:
+                    response = await carrier.carry(names, request, url)
+                else:
+                    response = await inner.handle_async_request(readdressed(request, url))
             except BaseException as error:
-                attempts.failed(error)
+                attempts.failed(error, untouched=carrier is not None and isinstance(error, names.not_sent))
                 continue
-            assert isinstance(response.stream, httpx.AsyncByteStream)
             ending = attempts.answered(response.status_code)
             if ending is not None:
-                if response.is_closed:  # read before it came here, as a cache's or a mock's answer is
+                if carrier is not None:
+                    response.stream.tell(ending)
+                elif response.is_closed:  # read before it came here, as a cache's or a mock's answer is
                     ending.outcome = ending.whole
                     ending.finish()
                 else:
-                    response.stream = AsyncBody(response.stream, ending)
+                    response.stream = names.async_body(response.stream, ending)
                 return response
             refused = response
 
+    def carrier(self, names: Names) -> Carrier:
+        """Return what carries requests in the event loop that runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise names.module.UnsupportedProtocol(
+                "this transport runs on asyncio: elsewhere give one of the client's own as inner"
+            ) from None
+        carrier = self._carriers.get(loop)
+        if carrier is None:
+            carrier = self._carriers[loop] = Carrier(self.tls, self.max_idle)
+        if self.tier.replicas is not self.members:
+            self.let_go()
+        return carrier
+
+    def let_go(self) -> None:
+        """Close what is idle to those who have left, or moved."""
+        members = self.tier.replicas
+        for url in {gone.url for gone in self.members} - {member.url for member in members}:
+            with contextlib.suppress(ValueError):  # one without an address has no connections either
+                self._carriers[asyncio.get_running_loop()].forget(url)
+        self.members = members
+
     async def aclose(self) -> None:
-        """Close the inner transport."""
-        await self.inner.aclose()
+        """Close the inner transport, or the connections that are idle."""
+        if self.inner is not None:
+            await self.inner.aclose()
+        carrier = self._carriers.pop(asyncio.get_running_loop(), None)
+        if carrier is not None:
+            carrier.close()
+
+
+def readdressed(request: Any, address: str) -> Any:
+    """Return the request as it goes to a replica: its address, and all else as the user chose.
+
+    Raises:
+        ValueError: ``address`` does not say where a replica listens.
+    """
+    origin = origin_of(address)
+    url = request.url
+    extensions = request.extensions
+    if origin.tls and "sni_hostname" not in extensions:
+        # The certificate is the service's: what an address cannot name, the user's URL does.
+        extensions = {**extensions, "sni_hostname": url.host}
+    return type(request)(
+        request.method,
+        url.copy_with(scheme="https" if origin.tls else "http", host=origin.host, port=origin.port),
+        headers=request.headers,
+        stream=request.stream,
+        extensions=extensions,
+    )
