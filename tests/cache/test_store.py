@@ -194,6 +194,18 @@ def test_a_destructor_may_use_the_cache():
     assert len(cache) == 1
 
 
+@pytest.mark.parametrize("policy", ["lru", "sieve"])
+def test_a_hit_is_a_use(policy):
+    """Under either policy, whichever way an entry is read, it outlives one that was not."""
+    for read in (lambda: cache.get("a"), lambda: cache["a"], lambda: cache._at("a", 0.0, None)):
+        cache = Cache(2, policy=policy)
+        cache["a"] = 1
+        cache["b"] = 1
+        assert read() == 1
+        cache["c"] = 1
+        assert set(cache) == {"a", "c"}
+
+
 def test_too_large_passes_through(clock):
     """`set` refuses what alone exceeds the bound, and leaves no older value behind as if it were true."""
     cache = Cache(10, getsizeof=len, clock=clock)
@@ -219,9 +231,10 @@ def test_a_changing_weight_is_asked_once(clock):
     assert cache.currsize == 0
 
 
-def test_weights_that_do_not_add_up():
+@pytest.mark.parametrize("policy", ["lru", "sieve"])
+def test_weights_that_do_not_add_up(policy):
     """Weights that are floats leave no rest behind that would one day be room."""
-    cache = Cache(0.3, getsizeof=lambda value: value)
+    cache = Cache(0.3, getsizeof=lambda value: value, policy=policy)
     for key in range(100):
         cache[key] = 0.1
         cache[-key] = 0.2

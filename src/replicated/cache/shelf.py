@@ -2,7 +2,8 @@
 
 It decides what leaves: the expired before the live, then whom the policy names. It may not know who reads,
 nor which ttl or weight a value should have. A reader goes straight to ``data`` and ``touch``; so an entry
-becomes visible in ``data`` last, and ``data`` and the order stay the same objects for the store's life.
+that becomes visible in ``data`` is whole, though it may not be in the order yet, and ``data`` and the order
+stay the same objects for the store's life.
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ class Shelf:
 
     Attributes:
         data: The entries by key, the expired ones that were not cleared yet included.
-        touch: Notes the use of an entry; KeyError when it has left, which means nothing.
+        touch: Notes the use of an entry; KeyError when it has left, which means nothing. None under SIEVE,
+            where a use is one flag of the entry.
         size: What the entries weigh.
         crowded_out: How many left to make room.
         expired: How many left because they had expired.
         purged: How many left by tag.
     """
 
-    __slots__ = ("clock", "crowded_out", "data", "expired", "lock", "make", "maxsize", "on_evict", "order",
-                 "purged", "schedule", "size", "tagged", "tags", "touch")  # fmt: skip
+    __slots__ = ("acquire", "clock", "crowded_out", "data", "expired", "lock", "make", "maxsize", "on_evict", "order",
+                 "purged", "release", "schedule", "size", "tagged", "tags", "touch")  # fmt: skip
 
     make: Callable[..., Any]
     order: Any  # OrderedDict[Entry, None] | Sieve: what they share has no common type
@@ -51,9 +53,9 @@ class Shelf:
         self.clock = clock
         self.on_evict = on_evict
         self.data: dict[Any, Entry] = {}
-        # Both policies are the mapping that keeps the order, so nothing below has a branch for either.
+        # Both policies are the mapping that keeps the order: only a hit has a branch for either.
         self.order, self.make = (OrderedDict(), Entry) if policy == "lru" else (Sieve(), SieveEntry)
-        self.touch: Callable[[Any], None] = self.order.move_to_end
+        self.touch: Callable[[Any], None] | None = self.order.move_to_end if policy == "lru" else None
         self.schedule = Schedule()
         self.tags = Tags()
         self.tagged = self.tags.of
@@ -61,6 +63,7 @@ class Shelf:
         self.crowded_out = self.expired = self.purged = 0
         # Reentrant, because a destructor may run inside any allocation and come back here.
         self.lock = threading.RLock()
+        self.acquire, self.release = self.lock.acquire, self.lock.release
 
     def put(self, key: Any, value: object, ttl: float | None, size: float, tags: frozenset[Hashable]) -> bool:
         """Keep a value in place of what was there; return whether it fits. O(1) but for what it evicts."""
@@ -69,8 +72,7 @@ class Shelf:
         now = 0.0
         evicted: list[Entry] = []
         before: object = None
-        lock = self.lock
-        lock.acquire()
+        self.acquire()
         try:
             now = self.clock()
             data = self.data
@@ -78,44 +80,47 @@ class Shelf:
             root = schedule.root
             if root.after.expires <= now or (schedule.heap and schedule.heap[0].expires <= now):
                 self.sweep(now, SWEEP, evicted)
-            entry = data.get(key)
-            if entry is not None:
-                before = entry, entry.value
-                if size <= entry.size and ttl != 0:
-                    self._overwrite(entry, value, None if ttl is None else now + ttl, size, tags)
-                    return True
-                # One that grows leaves first, lest it be chosen to make room for itself.
-                self.drop(entry)
             room = self.maxsize - size
             if room < 0 or ttl == 0:
+                if (found := data.get(key)) is not None:
+                    before = found, found.value
+                    self.drop(found)
                 return False
-            order = self.order
-            while self.size > room:
-                if evicted and self.sweep(now, 1, evicted):
-                    continue  # more had expired than one sweep clears: they go before the policy is asked
-                entry, _ = order.popitem(False)
-                evicted.append(entry)
-                del data[entry.key]
-                if entry.expires is not None:
-                    last = entry.before
-                    if last is not None:
-                        last.after = after = entry.after
-                        after.before = last
-                    else:
-                        schedule.remove(entry)
-                if entry in self.tagged:
-                    self.tags.remove(entry)
-                # Weights may be floats, whose sums leave a rest.
-                self.size = self.size - entry.size if data else 0
-                self.crowded_out += 1
             entry = self.make()
             entry.key = key
             entry.value = value
             entry.size = size
-            if ttl is None:
-                entry.expires = None
-            else:
-                entry.expires = expires = now + ttl
+            entry.expires = expires = None if ttl is None else now + ttl
+            # Nearly every write is of a key that is not there: one look-up finds that out, and keeps it.
+            found = data.setdefault(key, entry)
+            if found is not entry:
+                before = found, found.value
+                if size <= found.size:
+                    self._overwrite(found, value, expires, size, tags)
+                    return True
+                # One that grows leaves first, lest it be chosen to make room for itself.
+                self.drop(found)
+                data[key] = entry
+            order = self.order
+            while self.size > room:
+                if evicted and self.sweep(now, 1, evicted):
+                    continue  # more had expired than one sweep clears: they go before the policy is asked
+                gone, _ = order.popitem(False)
+                evicted.append(gone)
+                del data[gone.key]
+                if gone.expires is not None:
+                    last = gone.before
+                    if last is not None:
+                        last.after = after = gone.after
+                        after.before = last
+                    else:
+                        schedule.remove(gone)
+                if gone in self.tagged:
+                    self.tags.remove(gone)
+                # Weights may be floats, whose sums leave a rest.
+                self.size = self.size - gone.size if order else 0
+                self.crowded_out += 1
+            if expires is not None:
                 last = root.before
                 if last is root or last.expires <= expires:
                     entry.before = last
@@ -127,10 +132,9 @@ class Shelf:
                 self.tags.add(entry, tags)
             self.size += size
             order[entry] = None
-            data[key] = entry
             return True
         finally:
-            lock.release()
+            self.release()
             # Until here these locals held all that left, so that no destructor ran under the lock.
             del before
             if evicted and self.on_evict is not None:
@@ -246,7 +250,7 @@ class Shelf:
                 self.schedule.remove(entry)
         if entry in self.tagged:
             self.tags.remove(entry)
-        self.size = self.size - entry.size if self.data else 0
+        self.size = self.size - entry.size if self.order else 0
 
     def _overwrite(
         self, entry: Entry, value: object, expires: float | None, size: float, tags: frozenset[Hashable]
@@ -266,4 +270,7 @@ class Shelf:
             self.tags.add(entry, tags)
         self.size += size - entry.size
         entry.size = size
-        self.touch(entry)
+        if self.touch is None:
+            entry.visited = True  # type: ignore[attr-defined]
+        else:
+            self.touch(entry)

@@ -1,7 +1,7 @@
 """Who leaves next under SIEVE: first in, first out, but whoever was asked for since gets passed over once.
 
-It may not know what an entry holds. It offers the four operations of an ``OrderedDict`` that the store uses
-for LRU, so that a policy is the mapping that keeps the order and the store has no branch for it.
+It may not know what an entry holds. It offers what the store uses of an ``OrderedDict`` for LRU, so that a
+policy is the mapping that keeps the order. Only a hit differs: here it is one flag that the reader sets.
 
 SIEVE: Zhang, Yang, Yue, Vigfusson and Rashmi, "SIEVE is Simpler than LRU", NSDI 2024. A hit writes one flag
 and moves nothing; a hand walks from the oldest entry to the newest, clears flags, and takes the first entry
@@ -34,7 +34,7 @@ class SieveEntry(Entry):
 
 
 class Sieve:
-    """The queue and the hand. Not thread-safe but for ``move_to_end``, which stores one flag."""
+    """The queue and the hand. Not thread-safe; that an entry was visited may be noted at any time."""
 
     __slots__ = ("_hand", "_root")
 
@@ -55,9 +55,9 @@ class Sieve:
         root.visited = False
         self._hand = root
 
-    def move_to_end(self, entry: SieveEntry) -> None:
-        """Note that the entry was asked for. O(1)."""
-        entry.visited = True
+    def __bool__(self) -> bool:
+        """Whether anyone is in the queue. O(1)."""
+        return self._root.newer is not self._root
 
     def __setitem__(self, entry: SieveEntry, _: None) -> None:
         """Let an entry join as the newest. O(1)."""

@@ -86,7 +86,7 @@ class Cache(MutableMapping[K, V]):
         self._settings = (policy, on_evict)
         self._hits = self._misses = self._refused = 0
         self._shelf = shelf = Shelf(maxsize, clock, policy, on_evict)
-        self._data: dict[K, Entry] = shelf.data
+        self._data: dict[K, Any] = shelf.data
         self._touch = shelf.touch
 
     @overload
@@ -104,10 +104,14 @@ class Cache(MutableMapping[K, V]):
         else:
             expires = entry.expires
             if expires is None or self._clock() < expires:
-                try:  # noqa: SIM105 - `suppress` would cost as much as the rest of a hit
-                    self._touch(entry)
-                except KeyError:  # removed since it was looked up
-                    pass
+                touch = self._touch
+                if touch is None:
+                    entry.visited = True
+                else:
+                    try:  # noqa: SIM105 - `suppress` would cost as much as the rest of a hit
+                        touch(entry)
+                    except KeyError:  # removed since it was looked up
+                        pass
                 self._hits += 1
                 return entry.value
         self._misses += 1
@@ -122,10 +126,14 @@ class Cache(MutableMapping[K, V]):
         else:
             expires = entry.expires
             if expires is None or self._clock() < expires:
-                try:  # noqa: SIM105
-                    self._touch(entry)
-                except KeyError:
-                    pass
+                touch = self._touch
+                if touch is None:
+                    entry.visited = True
+                else:
+                    try:  # noqa: SIM105
+                        touch(entry)
+                    except KeyError:
+                        pass
                 self._hits += 1
                 return entry.value  # type: ignore[no-any-return]
         self._misses += 1
@@ -137,10 +145,13 @@ class Cache(MutableMapping[K, V]):
         if entry is None or (entry.expires is not None and entry.expires <= now):
             self._misses += 1
             return default
-        try:  # noqa: SIM105
-            self._touch(entry)
-        except KeyError:
-            pass
+        if self._touch is None:
+            entry.visited = True
+        else:
+            try:  # noqa: SIM105
+                self._touch(entry)
+            except KeyError:
+                pass
         self._hits += 1
         return entry.value
 
