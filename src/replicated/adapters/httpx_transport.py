@@ -209,9 +209,10 @@ class AsyncReplicatedTransport(AsyncTransport):
         """Close the inner transport, or the connections that are idle."""
         if self.inner is not None:
             await self.inner.aclose()
-        carrier = self._carriers.pop(asyncio.get_running_loop(), None)
-        if carrier is not None:
-            carrier.close()
+        elif self._carriers:
+            carrier = self._carriers.pop(asyncio.get_running_loop(), None)
+            if carrier is not None:
+                carrier.close()
 
 
 def readdressed(request: Any, address: str) -> Any:

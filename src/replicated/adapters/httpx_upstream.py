@@ -159,13 +159,13 @@ class UpstreamBody:
                 piece = await self.response.read()
             except UpstreamError as error:
                 raised = named(self.names, error, self.sent)
-                if self.ending is not None:
-                    self.ending.broke(raised)
+                assert self.ending is not None
+                self.ending.broke(raised)
                 raise raised from error
         if piece:
             return piece
-        if self.ending is not None:
-            self.ending.outcome = self.ending.whole
+        assert self.ending is not None
+        self.ending.outcome = self.ending.whole
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
