@@ -42,8 +42,8 @@ class Shelf:
         purged: How many left by tag.
     """
 
-    __slots__ = ("acquire", "clock", "crowded_out", "data", "expired", "lock", "make", "maxsize", "on_evict", "order",
-                 "purged", "release", "schedule", "size", "tagged", "tags", "touch")  # fmt: skip
+    __slots__ = ("acquire", "clock", "crowded_out", "data", "expired", "lock", "make", "maxsize", "on_evict",
+                 "order", "purged", "release", "schedule", "size", "tagged", "tags", "touch")  # fmt: skip
 
     make: Callable[..., Any]
     order: Any  # OrderedDict[Entry, None] | Sieve: what they share has no common type
