@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from ..outcome import Outcome
 from ..readiness import ReadySet
 from ..replica import Replica
-from .load import InFlight, Load
+from .load import InFlight, Load, listen
 from .strategy import Key
 
 __all__ = ["LeastLoaded"]
@@ -27,11 +28,13 @@ class LeastLoaded:
 
     __slots__ = ("_of", "_random", "finished", "load", "started")
 
+    started: Callable[[Replica], None]
+    finished: Callable[[Replica, Outcome], None]
+
     def __init__(self, load: Load | None = None, *, rng: random.Random | None = None) -> None:
         self.load: Load = InFlight() if load is None else load
         self._of = self.load.of
-        self.started = self.load.started
-        self.finished = self.load.finished
+        listen(LeastLoaded, self, self.load)
         self._random = (random.Random() if rng is None else rng).random
 
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import floor
 
+from ..outcome import Outcome
 from ..replica import Replica
-from .load import InFlight, Load
+from .load import InFlight, Load, listen
 from .strategy import Key
 from .view import NOTHING, look
 
@@ -36,11 +37,13 @@ class PowerOfTwo:
 
     __slots__ = ("_of", "_random", "_view", "finished", "load", "started")
 
+    started: Callable[[Replica], None]
+    finished: Callable[[Replica, Outcome], None]
+
     def __init__(self, load: Load | None = None, *, rng: random.Random | None = None) -> None:
         self.load: Load = InFlight() if load is None else load
         self._of = self.load.of
-        self.started = self.load.started
-        self.finished = self.load.finished
+        listen(PowerOfTwo, self, self.load)
         self._random = (random.Random() if rng is None else rng).random
         self._view = NOTHING
 

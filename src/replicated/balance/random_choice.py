@@ -9,7 +9,7 @@ from math import floor
 
 from ..outcome import Outcome
 from ..replica import Replica
-from .strategy import Key
+from .strategy import Key, untimed
 from .view import NOTHING, look
 
 __all__ = ["RandomChoice"]
@@ -40,5 +40,6 @@ class RandomChoice:
     def started(self, replica: Replica) -> None:
         """Hear that a request started; nothing is learnt."""
 
+    @untimed
     def finished(self, replica: Replica, outcome: Outcome) -> None:
         """Hear that one finished; nothing is learnt."""

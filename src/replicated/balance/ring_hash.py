@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import EmptyRing
 from ..outcome import Outcome
@@ -19,7 +19,7 @@ from ..readiness.arguments import count
 from ..replica import Replica
 from ..ring import HashRing
 from .key_fraction import key_fraction
-from .load import InFlight
+from .load import InFlight, listen
 from .power_of_two import PowerOfTwo
 from .strategy import Key, Strategy
 
@@ -40,6 +40,21 @@ class Table(Protocol):
 
 # The snapshot seen, the table of its members, how to find a replica where weights are even, and how many.
 _View: TypeAlias = tuple[ReadySet, Table, Callable[[str], Replica | None] | None, int]
+
+
+class Both(NamedTuple):
+    """A load and a fallback that hears for itself: told one after the other."""
+
+    load: InFlight
+    fallback: Strategy
+
+    def started(self, replica: Replica) -> None:
+        self.load.started(replica)
+        self.fallback.started(replica)
+
+    def finished(self, replica: Replica, outcome: Outcome) -> None:
+        self.load.finished(replica, outcome)
+        self.fallback.finished(replica, outcome)
 
 
 class RingHash:
@@ -64,10 +79,18 @@ class RingHash:
 
     Raises:
         ValueError: ``bound`` is not above 1, or ``slack`` is negative.
+
+    Attributes:
+        started: The load's own, so that hearing of a request costs one call less; with a ``fallback`` given,
+            that is told as well.
+        finished: Likewise.
     """
 
-    __slots__ = ("_fallback_hears", "_lock", "_make_table", "_members", "_of", "_table", "_view", "bound",
-                 "fallback", "load", "slack")  # fmt: skip
+    __slots__ = ("_lock", "_make_table", "_members", "_of", "_table", "_view", "bound", "fallback",
+                 "finished", "load", "slack", "started")  # fmt: skip
+
+    started: Callable[[Replica], None]
+    finished: Callable[[Replica, Outcome], None]
 
     def __init__(
         self,
@@ -85,8 +108,8 @@ class RingHash:
         self.slack = slack
         self.load = InFlight() if load is None else load
         self._of = self.load.of
-        self._fallback_hears = fallback is not None
         self.fallback: Strategy = PowerOfTwo(self.load) if fallback is None else fallback
+        listen(RingHash, self, self.load if fallback is None else Both(self.load, fallback))
         self._make_table = make_table
         self._lock = threading.Lock()
         self._members: tuple[Replica, ...] = ()
@@ -134,18 +157,6 @@ class RingHash:
             reasons[replica.id] = obstacle
         before = takewhile(lambda id: id != chosen, table.walk(key))
         return [(id, reasons.get(id, "not ready")) for id in before]
-
-    def started(self, replica: Replica) -> None:
-        """Hear that a request goes to ``replica``."""
-        self.load.started(replica)
-        if self._fallback_hears:
-            self.fallback.started(replica)
-
-    def finished(self, replica: Replica, outcome: Outcome) -> None:
-        """Hear how one ended."""
-        self.load.finished(replica, outcome)
-        if self._fallback_hears:
-            self.fallback.finished(replica, outcome)
 
     def _look(self, ready: Sequence[Replica]) -> _View:
         """Take a snapshot apart, once for all its picks; a new membership takes a new table."""

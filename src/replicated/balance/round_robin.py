@@ -13,7 +13,7 @@ from math import gcd
 
 from ..outcome import Outcome
 from ..replica import Replica
-from .strategy import Key
+from .strategy import Key, untimed
 from .view import NOTHING, look
 
 __all__ = ["RoundRobin"]
@@ -64,6 +64,7 @@ class RoundRobin:
     def started(self, replica: Replica) -> None:
         """Hear that a request started; nothing is learnt."""
 
+    @untimed
     def finished(self, replica: Replica, outcome: Outcome) -> None:
         """Hear that one finished; nothing is learnt."""
 

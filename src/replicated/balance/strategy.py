@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, cast, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from ..outcome import Outcome
 from ..replica import Replica
 
-__all__ = ["Key", "Pick", "Strategy", "as_strategy"]
+__all__ = ["Key", "Pick", "Strategy", "as_strategy", "is_untimed", "untimed"]
+
+F = TypeVar("F", bound=Callable[..., None])
 
 Key: TypeAlias = str | bytes | None
 """What a request wants to be kept together by; None, and the empty ones, mean that it does not care."""
@@ -58,6 +60,20 @@ class Strategy(Protocol):
         ...
 
 
+def untimed(finished: F) -> F:
+    """Mark a ``finished`` that makes nothing of latencies, so that a tier need not measure them for it.
+
+    The mark is the function's own: whoever overrides it is told latencies again.
+    """
+    finished.__dict__["untimed"] = True
+    return finished
+
+
+def is_untimed(finished: Callable[..., None]) -> bool:
+    """Return whether ``finished`` is marked as one that makes nothing of latencies."""
+    return getattr(finished, "untimed", False) is True
+
+
 class _Function:
     """A strategy made of a pick alone, which hears nothing."""
 
@@ -69,6 +85,7 @@ class _Function:
     def started(self, replica: Replica) -> None:
         pass
 
+    @untimed
     def finished(self, replica: Replica, outcome: Outcome) -> None:
         pass
 
