@@ -14,6 +14,7 @@ for callers whose own protocol wants one.
     ├── MissingExtra       (ImportError)    an adapter is used without its optional dependency
     ├── UpstreamError                       a replica did not answer as HTTP asks
     │   ├── UpstreamUnreachable             no connection came about: the replica saw nothing of the request
+    │   │   └── UpstreamExhausted           for want of a descriptor, a port or a free place on this side
     │   ├── UpstreamTimeout                 a deadline passed
     │   └── UpstreamBroken                  it closed, reset or spoke garbage
     └── NotServed                           `lease` found no replica to lend, and says when to come back
@@ -36,6 +37,7 @@ __all__ = [
     "UnknownReplica",
     "UpstreamBroken",
     "UpstreamError",
+    "UpstreamExhausted",
     "UpstreamTimeout",
     "UpstreamUnreachable",
 ]
@@ -96,16 +98,37 @@ class NoReplica(NotServed, LookupError):
 
 
 class UpstreamError(ReplicatedError):
-    """A replica did not answer as HTTP asks."""
+    """A replica did not answer as HTTP asks.
+
+    Attributes:
+        kind: What RFC 9209 (2.3) calls it.
+    """
+
+    kind = "destination_unavailable"
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        if kind:
+            self.kind = kind
 
 
 class UpstreamUnreachable(UpstreamError):
     """No connection came about: the replica saw nothing of the request."""
 
 
+class UpstreamExhausted(UpstreamUnreachable):
+    """No connection came about for want of something on this side: the replica is not to blame."""
+
+    kind = "connection_limit_reached"
+
+
 class UpstreamTimeout(UpstreamError):
-    """A deadline passed: for the connection, the first byte, or between two pieces of a body."""
+    """A deadline passed: for the first byte, or between two pieces of a body."""
+
+    kind = "http_response_timeout"
 
 
 class UpstreamBroken(UpstreamError):
     """The connection was closed, was reset or carried what is not HTTP, before the response was whole."""
+
+    kind = "connection_terminated"

@@ -385,7 +385,7 @@ def test_events_pass_through_the_proxy_at_once() -> None:
 
 
 def test_the_proxy_says_what_is_wrong() -> None:
-    """Without a replica 503 with a Retry-After, with a dead one 502, beyond the limits 413 and 431."""
+    """Without a replica 503 with a Retry-After, with a dead one as well, beyond the limits 413 and 431."""
 
     async def story() -> None:
         [start, _] = await call(ReverseProxy(Tier()))
@@ -394,7 +394,7 @@ def test_the_proxy_says_what_is_wrong() -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             dead = Tier([Replica("dead", f"http://127.0.0.1:{unused.getsockname()[1]}")])
-            assert (await call(ReverseProxy(dead)))[0]["status"] == 502
+            assert (await call(ReverseProxy(dead)))[0]["status"] == 503
             limits = Limits(body=3, header_bytes=100)
             proxy = ReverseProxy(dead, limits=limits)
             lines = [(b"host", b"h"), (b"content-length", b"4")]

@@ -141,9 +141,9 @@ def test_a_replica_that_fails_before_its_answer(scripted: Any, answers: Any, now
     run(main)
 
 
-@pytest.mark.parametrize(("kind", "status"), [("refused", 502), ("closed", 502), ("timeout", 504)])
+@pytest.mark.parametrize(("kind", "status"), [("refused", 503), ("closed", 502), ("timeout", 504)])
 def test_where_every_replica_fails(scripted: Any, nowhere: str, kind: str, status: int) -> None:
-    """When all have failed the client is told: 504 for a timeout, 502 for all else."""
+    """When all have failed the client is told: 504 for a timeout, 503 where none was reached, else 502."""
 
     async def main() -> None:
         async def play(peer: Any) -> None:
@@ -243,7 +243,10 @@ def test_the_last_refusal_is_passed_on(scripted: Any, answers: Any) -> None:
             ends = Ends(a.replica("a"), b.replica("b"))
             response = await ends.exchange(Request("GET", b"/", [HOST]))
             assert (response.status, response.body) == (503, b"busy")
-            assert response.headers == [(b"content-length", b"4")]
+            assert response.headers == [
+                (b"content-length", b"4"),
+                (b"proxy-status", b"replicated; received-status=503"),
+            ]
             assert ends.verdicts == [("a", "failed"), ("b", "failed")]
             assert await ends.ask("POST") == (503, b"busy")
             assert len(ends.verdicts) == 3
@@ -271,20 +274,22 @@ def test_a_refusal_too_long_to_hold_counts_as_none(scripted: Any, answers: Any) 
     run(main)
 
 
-def test_attempts_and_the_budget_end_retries(nowhere: str) -> None:
-    """There are as many attempts as the tier allows, and no more than its budget has."""
+def test_attempts_and_the_budget_end_retries(scripted: Any, nowhere: str) -> None:
+    """There are as many attempts as the tier allows, and no more on replicas than its budget has."""
 
     async def main() -> None:
-        replicas = [Replica(name, nowhere) for name in "abcd"]
-        for options, attempts in (
-            ({}, 3),
-            ({"max_attempts": 1}, 1),
-            ({"retries": RetryBudget(0, 0, 1)}, 2),
-        ):
-            ends = Ends(*replicas, **options)
-            assert (await ends.ask())[0] == 502
-            assert len(ends.verdicts) == attempts
-            await ends.over()
+        async with scripted(breaking()) as broken:
+            for url, status, options, attempts in (
+                (broken.url, 502, {}, 3),
+                (broken.url, 502, {"max_attempts": 1}, 1),
+                (broken.url, 502, {"retries": RetryBudget(0, 0, 1)}, 2),
+                (nowhere, 503, {"max_attempts": 2}, 2),
+                (nowhere, 503, {"retries": RetryBudget(0, 0, 1)}, 3),
+            ):
+                ends = Ends(*[Replica(name, url) for name in "abcd"], **options)
+                assert (await ends.ask())[0] == status
+                assert len(ends.verdicts) == attempts
+                await ends.over()
 
     run(main)
 
@@ -484,7 +489,7 @@ def test_who_leaves_takes_its_connections_along(scripted: Any, answers: Any) -> 
             ends.tier.readiness.remove("a")
             ends.tier.readiness.add(Replica("no address"))
             ends.tier.readiness.add(Replica("no url", "nonsense"))
-            ends.exchange.let_go()
+            ends.exchange.let_go(ends.tier.readiness.ready)
             ends.tier.readiness.remove("no address")
             ends.tier.readiness.remove("no url")
             await ends.ask()

@@ -81,7 +81,7 @@ def test_a_session_stays(serve, backends) -> None:
 
 
 def test_a_dead_replica_is_passed_over(serve, backends) -> None:
-    """Requests that cannot reach their replica go to another one; all dead is 502, and never a hang."""
+    """Requests that cannot reach their replica go to another one; all dead is 503, and never a hang."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         dead = f"dead=http://127.0.0.1:{closed.getsockname()[1]}"
@@ -90,7 +90,7 @@ def test_a_dead_replica_is_passed_over(serve, backends) -> None:
     with httpx.Client(base_url=served.url) as client:
         assert {client.get("/x").headers["x-replica"] for _ in range(20)} == {"a"}
         assert client.post("/x", content=b"abc").text == "3"
-    assert httpx.get(f"{alone.url}/x").status_code == 502
+    assert httpx.get(f"{alone.url}/x").status_code == 503
 
 
 def test_a_cache_asks_once(serve, backends) -> None:

@@ -8,11 +8,12 @@ what is left on it could be taken for the answer to someone else's request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from ..errors import MissingExtra, UpstreamBroken, UpstreamTimeout
 from ..http.fields import token_list
+from ..http.forwarding import switches
 from ..http.message import Headers
 
 try:
@@ -29,11 +30,15 @@ MOST_HEADER_BYTES = 64 * 1024
 """Bytes without a byte of a body among them: a header, interim responses, chunk extensions, trailers."""
 
 
+PROTOCOL_ERROR = "http_protocol_error"
+
+
 class Connection(asyncio.Protocol):
     """A connection that carries one request after another.
 
     Life of an exchange: ``send`` writes the head, ``upload`` the body, ``head`` waits for the response's
-    head, ``read`` for each piece of its body. Whoever breaks off calls ``abort``.
+    head, ``read`` for each piece of its body. Whoever breaks off calls ``abort``. After a 101 the connection
+    is a tunnel: ``upload`` and ``read`` carry bytes whose meaning is not known here.
     """
 
     __slots__ = (
@@ -42,10 +47,12 @@ class Connection(asyncio.Protocol):
         "complete",
         "deadline",
         "error",
+        "feed",
         "headers",
         "idle_since",
         "keep_alive",
         "loop",
+        "may_switch",
         "method",
         "parser",
         "paused",
@@ -61,10 +68,11 @@ class Connection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
+    feed: Callable[[bytes], None]
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.parser = httptools.HttpResponseParser(self)
+        self.parse()
         self.error: Exception | None = None
         self.closed = False
         self.writable = asyncio.Event()
@@ -78,12 +86,18 @@ class Connection(asyncio.Protocol):
         self.begin("")
         self.complete = True
 
+    def parse(self) -> None:
+        """Take what comes for responses, from a first byte."""
+        self.parser = httptools.HttpResponseParser(self)
+        self.feed = self.parser.feed_data
+
     def begin(self, method: str) -> None:
         """Forget the last exchange."""
         if self.method == "HEAD":
             # llhttp still waits for the body that Content-Length announced and HEAD does not have.
-            self.parser = httptools.HttpResponseParser(self)
+            self.parse()
         self.method = method
+        self.may_switch = False
         self.status = 0  # until the final head is there
         self.headers: Headers = []
         self.complete = False
@@ -108,9 +122,14 @@ class Connection(asyncio.Protocol):
             and not self.transport.get_write_buffer_size()  # answered before the request was all sent
         )
 
-    def send(self, method: str, target: bytes, headers: Headers, timeout: float) -> None:
-        """Write a request's head; the response's head is due within ``timeout`` seconds."""
+    def send(
+        self, method: str, target: bytes, headers: Headers, timeout: float, *, may_switch: bool = False
+    ) -> None:
+        """Write a request's head; the response's head is due within ``timeout`` seconds, and may be a 101
+        where the protocol ``may_switch``.
+        """
         self.begin(method)
+        self.may_switch = may_switch
         lines = [method.encode("latin-1"), b" ", target, b" HTTP/1.1\r\n"]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
@@ -136,8 +155,14 @@ class Connection(asyncio.Protocol):
                     self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                     await self.writable.wait()
                 self.starved = True
-            if chunked and not self.closed:
+            if self.closed:
+                pass
+            elif chunked:
                 self.transport.write(b"0\r\n\r\n")
+            elif self.status == 101 and self.transport.can_write_eof():
+                self.transport.write_eof()  # what the replica still has to say is passed on
+            elif self.status == 101:
+                self.abort()
         except Exception as error:
             self.abort(error)
         finally:
@@ -188,6 +213,11 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self.wake()
 
+    def broken(self, error: Exception) -> None:
+        """Close at once for what the replica sent, be it behind an answer that was whole."""
+        self.keep_alive = False
+        self.abort(error)
+
     # -- waiting and deadlines --------------------------------------------------------------------------
 
     async def wait(self) -> None:
@@ -222,13 +252,14 @@ class Connection(asyncio.Protocol):
         self.timer = None
         if self.waiter is None or self.waiter.done():
             return  # nobody waits: whoever will, arms it again
-        if self.starved:
+        if self.starved and self.status != 101:  # in a tunnel nobody owes anything, and silence is counted
             self.arm(self.timeout)
         elif self.loop.time() < self.deadline:
             self.timer = self.loop.call_at(self.deadline, self.tick)
         else:
             what = "the rest of the body" if self.status else "an answer"
-            self.abort(UpstreamTimeout(f"no sign of {what} for {self.timeout:g} s"))
+            kind = "connection_read_timeout" if self.status else ""
+            self.abort(UpstreamTimeout(f"no sign of {what} for {self.timeout:g} s", kind))
 
     # -- asyncio.Protocol -------------------------------------------------------------------------------
 
@@ -241,15 +272,24 @@ class Connection(asyncio.Protocol):
             return
         self.unread += len(data)
         try:
-            self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.keep_alive = False
+            self.feed(data)
+        except httptools.HttpParserUpgrade as error:
+            if self.status != 101:
+                self.broken(UpstreamBroken("it switched protocols, which nobody asked for", PROTOCOL_ERROR))
+                return
+            self.feed = self.on_body
+            if rest := data[error.args[0] :]:
+                self.on_body(rest)
+        except httptools.HttpParserError as error:
             ours = error.__context__  # what a callback of ours raised, llhttp only passes on
-            self.abort(ours if isinstance(ours, UpstreamBroken) else UpstreamBroken(f"not HTTP/1.1: {error}"))
+            if not isinstance(ours, UpstreamBroken):
+                ours = UpstreamBroken(f"not HTTP/1.1: {error}", PROTOCOL_ERROR)
+            self.broken(ours)
             return
         if self.unread > MOST_HEADER_BYTES and not self.complete:
             if not self.buffer:
-                self.abort(UpstreamBroken(f"over {MOST_HEADER_BYTES} bytes came that belong to no body"))
+                what = f"over {MOST_HEADER_BYTES} bytes came that belong to no body"
+                self.abort(UpstreamBroken(what, PROTOCOL_ERROR))
             elif self.unread > HIGH_WATER and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()
@@ -264,7 +304,8 @@ class Connection(asyncio.Protocol):
         self.disarm()
         if self.error is None and not self.complete:
             where = "within the response" if self.status else "before the response"
-            self.error = UpstreamBroken(f"the connection was lost {where}: {exc or 'closed'}")
+            kind = "http_response_incomplete" if self.status else ""
+            self.error = UpstreamBroken(f"the connection was lost {where}: {exc or 'closed'}", kind)
         self.writable.set()
         self.wake()
 
@@ -287,26 +328,31 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
         if self.status:
-            raise UpstreamBroken("a second response came where one was asked for")
+            raise UpstreamBroken("a second response came where one was asked for", PROTOCOL_ERROR)
         if 100 <= status < 200 and status != 101:
             self.headers = []
             return
-        if not 200 <= status < 600:
-            raise UpstreamBroken(f"status {status} came, which nobody asked for")
         headers = self.headers
+        if status == 101 and self.may_switch and switches(headers):
+            self.status = 101
+            self.until_close = True
+            self.wake()
+            return
+        if not 200 <= status < 600:
+            raise UpstreamBroken(f"status {status} came, which nobody asked for", PROTOCOL_ERROR)
         if self.unread > MOST_HEADER_BYTES and sum(map(len_of_line, headers)) > MOST_HEADER_BYTES:
-            raise UpstreamBroken(f"the header is longer than {MOST_HEADER_BYTES} bytes")
+            raise UpstreamBroken(f"the header is longer than {MOST_HEADER_BYTES} bytes", PROTOCOL_ERROR)
         fields = dict(headers)
         coding = fields.get(b"transfer-encoding")
         sized = b"content-length" in fields
         if len(fields) < len(headers):
             names = [name for name, _ in headers]
             if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
-                raise UpstreamBroken("where the response ends is said twice")
+                raise UpstreamBroken("where the response ends is said twice", PROTOCOL_ERROR)
         if coding is not None and (
             sized or coding.lower() != b"chunked" or self.parser.get_http_version() != "1.1"
         ):
-            raise UpstreamBroken("where the response ends is in doubt")
+            raise UpstreamBroken("where the response ends is in doubt", PROTOCOL_ERROR)
         self.status = status
         if self.method == "HEAD":
             # Its answer ends with its header. A stray body is recognised by its first byte, except where
@@ -323,12 +369,12 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         if self.complete:
-            raise UpstreamBroken("a body came where none is allowed")
+            raise UpstreamBroken("a body came where none is allowed", PROTOCOL_ERROR)
         self.buffer.append(data)
         self.wake()
 
     def on_message_complete(self) -> None:
-        if self.status and not self.complete:
+        if self.status and not self.complete and self.status != 101:
             self.complete = True
             self.keep_alive = self.parser.should_keep_alive()
             self.wake()

@@ -11,21 +11,28 @@ import contextlib
 import functools
 import math
 import re
+from asyncio import current_task
 from typing import assert_never
 
 from ..affinity import Affinity, Facts
-from ..errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from ..errors import UpstreamError, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
+from ..hedging import Hedging
 from ..http.fields import find, problem, retry_after
-from ..http.forwarding import forwarded_request, forwarded_response
+from ..http.forwarding import forwarded_request, forwarded_response, wants_tunnel
 from ..http.identity import Client, Identity
 from ..http.message import RETRIED, Headers, Request, Response
+from ..http.proxy_status import proxy_status
 from ..outcome import Outcome
+from ..readiness import ReadySet
 from ..tier import Forward, Hit, Refuse, Tier, Unavailable
 from .admission import too_many
+from .racing import Race, Racing
 from .upstream import Origin, Upstream, UpstreamResponse
 
 __all__ = ["Exchange"]
 
+SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
+"""Methods that may be under way twice at once: of two DELETEs the one that comes second says 404."""
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 origin_of = functools.lru_cache(4096)(Origin.parse)
@@ -39,14 +46,18 @@ class Exchange:
         upstream: Carries requests to replicas.
         identity: Finds out who asks.
         affinity: What requests are kept on one replica by; None keeps nothing.
-        pseudonym: What this tier calls itself in Via; differs between the tiers of one chain.
+        pseudonym: What this tier calls itself in Via and Proxy-Status; differs between the tiers of a chain.
         hold: Bytes of a response that are held back until it is whole, so that one that breaks off can be
             fetched again from another replica before the client has seen a byte of it. Applies where the
             request is repeatable, and the response says how long it is or is a 502, 503 or 504; streams
             pass at once.
+        hold_total: Bytes that may be held back so at once; beyond them, responses pass as they come.
+        hedging: When a safe request that is late goes to a second replica as well, unless it is kept on one;
+            True for the default ``Hedging()``, False for never.
+        server_timing: Say in Server-Timing how long the answer took, and how many attempts.
 
     Raises:
-        ValueError: ``pseudonym`` is not a token, or ``hold`` is negative.
+        ValueError: ``pseudonym`` is not a token, ``hold`` or ``hold_total`` is negative.
     """
 
     def __init__(
@@ -57,36 +68,51 @@ class Exchange:
         identity: Identity | None = None,
         affinity: Affinity | None = None,
         pseudonym: str = "replicated",
-        hold: int = 1024 * 1024,
+        hold: int = 256 * 1024,
+        hold_total: int = 64 * 1024 * 1024,
+        hedging: Hedging | bool = True,
+        server_timing: bool = False,
     ) -> None:
         if not TOKEN.fullmatch(pseudonym):
             raise ValueError(f"pseudonym must be a token, as Via asks, not {pseudonym!r}")
-        if isinstance(hold, bool) or not isinstance(hold, int) or hold < 0:
-            raise ValueError(f"hold must be bytes, at least 0, not {hold!r}")
+        for name, value in (("hold", hold), ("hold_total", hold_total)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be bytes, at least 0, not {value!r}")
         self.tier = tier
         self.upstream = upstream
         self.identity = identity or Identity()
         self.affinity = affinity
         self.pseudonym = pseudonym.encode("ascii")
         self.hold = hold
-        self.members = tier.replicas
+        self.room = hold_total
+        self.server_timing = server_timing
+        self.ready = tier.readiness.ready
+        self.hedging = hedging if isinstance(hedging, Hedging) else Hedging()
+        self.racing = Racing(tier, self.hedging, self.attempt, drop) if hedging else None
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request by way of a replica; 502, 503 or 504 where none answers."""
-        if self.tier.replicas is not self.members:
-            self.let_go()
+        ready = self.tier.readiness.ready
+        if ready is not self.ready:
+            self.let_go(ready)
         client = self.identity.client(request.peer, request.scheme, request.headers)
         # A proxy that writes Forwarded passes on unchecked what its client wrote into the other one.
         trusted = self.identity.header == "x-forwarded-for" and self.identity.trusts(request.peer)
         headers = forwarded_request(request, client, trusted=trusted, pseudonym=self.pseudonym)
-        decision = self.tier.decide(self.key(client, request))
+        key = self.key(client, request)
+        racing, task = self.racing, None
+        if racing is not None and key is None and request.method in SAFE:
+            task = current_task() if request.body is None and request.upgrade is None else None
+        decision = self.tier.decide(key)
         answer: Response | None = None  # what to say when there is no further attempt
+        since, attempts = -math.inf, 0
         while True:
             match decision:
                 case Forward():
                     pass
                 case Unavailable():
-                    return answer or unavailable(decision)
+                    answer = answer or self.unavailable(decision)
+                    break
                 case Refuse():
                     return too_many(decision.retry_after)
                 case Hit():
@@ -95,99 +121,161 @@ class Exchange:
                     )
                 case _:
                     assert_never(decision)
+            if not attempts:
+                since = decision.started
+            last = decision
+            unseen = False
             try:
-                answer = await self.attempt(decision, request, headers)
+                if task is None or racing is None:
+                    answer = await self.attempt(decision, request, headers, since)
+                else:
+                    race = Race(request, headers, since, decision, task)
+                    try:
+                        answer = await racing.run(race)
+                    finally:
+                        last = race.last
             except UpstreamError as error:
-                answer = failed(error)
-                again = request.replayable or isinstance(error, UpstreamUnreachable)
+                answer = self.failed(error)
+                unseen = isinstance(error, UpstreamUnreachable)
+                again = unseen or request.replayable
             else:
-                again = answer.status in RETRIED and request.replayable and isinstance(answer.body, bytes)
-            if not again:
-                return answer
-            decision = self.tier.retry(decision)
+                again = answer.status in RETRIED and self.sends_on(answer, request)
+            attempts = last.attempt
+            if not again or self.tier.now() - since >= self.upstream.timeouts.total:
+                break
+            decision = self.tier.retry(last, unseen=unseen)
+        if self.server_timing:
+            answer.headers.append(self.timing(since, attempts))
+        return answer
 
-    def let_go(self) -> None:
-        """Close what is idle to those who have left, or moved."""
-        members = self.tier.replicas
-        for url in {gone.url for gone in self.members} - {member.url for member in members}:
+    def let_go(self, ready: ReadySet) -> None:
+        """Close what is idle to those who have left, moved, or cannot serve."""
+        gone = {replica.url for replica in (*self.ready, *self.ready.draining)}
+        for url in gone - {replica.url for replica in (*ready, *ready.draining)}:
             with contextlib.suppress(ValueError):  # one without an address has no connections either
                 self.upstream.forget(origin_of(url))
-        self.members = members
+        self.ready = ready
 
     def key(self, client: Client, request: Request) -> str | None:
         if self.affinity is None:
             return None
         return self.affinity(Facts(client.address, request.path, request.headers))
 
-    async def attempt(self, forward: Forward, request: Request, headers: Headers) -> Response:
+    async def attempt(
+        self, forward: Forward, request: Request, headers: Headers, since: float, race: Race | None = None
+    ) -> Response:
         """Send the request to one replica; finish the Forward here, or at the end of the body."""
         response: UpstreamResponse | None = None
+        within = math.inf
+        if request.body is None or forward.attempt > 1:
+            within = self.upstream.timeouts.total - (forward.started - since)
+        held = 0
         try:
-            origin = origin_of(forward.replica.url)
-            response = await self.upstream.send(origin, request.method, request.target, headers, request.body)
-            most = self.holds(request, response)
-            if most is None:
-                streaming = Streaming(self, forward, response)
-                return Response(
-                    response.status,
-                    forwarded_response(response.headers, response.status),
-                    streaming,
-                    streaming.aclose,
-                )
-            body = await response.read_all(most)
+            response = await self.upstream.send(
+                origin_of(forward.replica.url),
+                request.method,
+                request.target,
+                headers,
+                request.body,
+                within=within,
+                tunnel=request.upgrade if request.upgrade is not None and wants_tunnel(request) else None,
+            )
+            status = response.status
+            if not response.whole:
+                held = self.holds(request, response)
+                if not held:
+                    if race is not None and status < 500:
+                        self.hedging.observe(self.tier.now() - forward.started)
+                    return self.streamed(forward, response)
+            self.room -= held
+            try:
+                body = await response.read_all(held or math.inf, within)
+            finally:
+                self.room += held
         except BaseException as error:
             if response is not None:
                 response.close()
-            self.tier.finish(forward, blame(error))
+            outcome = None if race is None else race.outcome(forward, error)
+            self.tier.finish(forward, outcome or blame(error))
             raise
         response.close()
-        self.tier.finish(forward, self.outcome(response.status, forward))
-        kept = forwarded_response(response.headers, response.status)
-        if (
-            request.method != "HEAD"
-            and response.status not in (204, 304)
-            and not find(kept, b"content-length")
-        ):
+        outcome = self.outcome(response, forward)
+        self.tier.finish(forward, outcome)
+        if race is not None and outcome.latency is not None and outcome.ok:
+            self.hedging.observe(outcome.latency)
+        kept = forwarded_response(response.headers, status)
+        if request.method != "HEAD" and status not in (204, 304) and not find(kept, b"content-length"):
             kept.append((b"content-length", b"%d" % len(body)))  # known by now, as it was not to the replica
-        return Response(response.status, kept, body)
+        return Response(status, kept, body)
 
-    def holds(self, request: Request, response: UpstreamResponse) -> float | None:
-        """Return how many bytes of a response are waited for; None when it passes on as it comes."""
-        if response.whole:
-            return math.inf
-        if not request.replayable:
-            return None
+    def streamed(self, forward: Forward, response: UpstreamResponse) -> Response:
+        """Return a response that passes on as it comes."""
+        streaming = Streaming(self, forward, response)
+        headers = forwarded_response(response.headers, response.status)
+        return Response(response.status, headers, streaming, streaming.aclose)
+
+    def holds(self, request: Request, response: UpstreamResponse) -> int:
+        """Return how many bytes of a response are waited for; 0 when it passes on as it comes."""
+        if not request.replayable or response.status == 101:
+            return 0
         length = find(response.headers, b"content-length")
         if length is None:
             # A stream is not to wait, but an answer that sends us elsewhere is none.
-            return self.hold if response.status in RETRIED else None
-        return self.hold if int(length) <= self.hold else None
+            most = self.hold if response.status in RETRIED else 0
+        else:
+            most = int(length) if int(length) <= self.hold else 0
+        return most if most <= self.room else 0
 
-    def outcome(self, status: int, forward: Forward | None = None) -> Outcome:
-        """Say what a status tells of the replica. A 4xx is the client's fault and a 501 an answer; any
-        other 5xx is the replica's. A stream's length is not a latency: it has none.
+    def outcome(self, response: UpstreamResponse, forward: Forward | None = None) -> Outcome:
+        """Say what an answer tells of the replica. A 4xx is the client's fault and a 501 an answer; any
+        other 5xx is the replica's, unless it is a tier that says so of those behind it. A stream's length is
+        not a latency: it has none.
         """
         latency = None if forward is None else max(0.0, self.tier.now() - forward.started)
-        if status >= 500 and status != 501:
-            return Outcome.failure(f"status {status}", latency)
-        return Outcome.success(latency)
+        status = response.status
+        if status < 500 or status == 501:
+            return Outcome.success(latency)
+        if find(response.headers, b"proxy-status") is not None:
+            return Outcome.cancelled(f"status {status} of somebody behind it")
+        return Outcome.failure(f"status {status}", latency)
 
+    def sends_on(self, answer: Response, request: Request) -> bool:
+        """Return whether an answer of 502, 503 or 504 is to be asked of another replica.
 
-def unavailable(decision: Unavailable) -> Response:
-    """Return the answer where nobody can serve."""
-    return problem(503, "no replica can serve", [(b"retry-after", retry_after(decision.retry_after))])
+        Not where a tier gave it that has tried its own replicas: each tier of a chain trying on would
+        multiply the attempts where the last one is in trouble. So we say the same to those before us.
+        """
+        again = request.replayable and isinstance(answer.body, bytes)
+        if find(answer.headers, b"proxy-status") is not None:
+            again = False
+        answer.headers.append(proxy_status(self.pseudonym, received=answer.status))
+        return again
 
+    def unavailable(self, decision: Unavailable) -> Response:
+        """Return the answer where nobody can serve."""
+        status = proxy_status(self.pseudonym, error="destination_unavailable")
+        wait = (b"retry-after", retry_after(decision.retry_after))
+        return problem(503, "no replica can serve", [wait, status])
 
-def failed(error: UpstreamError) -> Response:
-    """Return the answer where a replica failed (RFC 9110, 15.6.3 and 15.6.5)."""
-    if isinstance(error, UpstreamTimeout):
-        return problem(504, "the replica did not answer in time")
-    return problem(502, "the replica did not answer")
+    def failed(self, error: UpstreamError) -> Response:
+        """Return the answer where a replica failed (RFC 9110, 15.6.3 to 15.6.5)."""
+        status = proxy_status(self.pseudonym, error=error.kind)
+        if isinstance(error, UpstreamTimeout):
+            return problem(504, "the replica did not answer in time", [status])
+        if isinstance(error, UpstreamUnreachable):
+            # Nobody has seen anything of the request: whatever it asks for, it may be asked again.
+            return problem(503, "no replica could be reached", [(b"retry-after", b"1"), status])
+        return problem(502, "the replica did not answer", [status])
+
+    def timing(self, since: float, attempts: int) -> tuple[bytes, bytes]:
+        """Return how long the answer took so far, in the milliseconds of Server-Timing."""
+        spent = 0.0 if since == -math.inf else (self.tier.now() - since) * 1000
+        return b"server-timing", b'%b;dur=%.1f;desc="attempts: %d"' % (self.pseudonym, spent, attempts)
 
 
 def blame(error: BaseException) -> Outcome:
     """Say whose fault it is that an attempt ended with ``error``."""
-    if isinstance(error, UpstreamError):
+    if isinstance(error, UpstreamError) and not isinstance(error, UpstreamExhausted):
         return Outcome.failure(str(error))
     return Outcome.cancelled(type(error).__name__)
 
@@ -214,11 +302,21 @@ class Streaming:
             raise
         if piece:
             return piece
-        self.outcome = self.exchange.outcome(self.response.status)
+        self.outcome = self.exchange.outcome(self.response)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Finish the Forward, with what is known by now."""
         forward, self.forward = self.forward, None
         if forward is not None:
             self.response.close()
             self.exchange.tier.finish(forward, self.outcome)
+
+
+def drop(answer: Response) -> None:
+    """Give back what an answer holds that nobody will read."""
+    if isinstance(answer.body, Streaming):
+        answer.body.end()

@@ -18,14 +18,18 @@ class Pool:
     Args:
         most: Connections kept; 0 keeps none.
         idle: Seconds after which an idle connection is not used again.
+
+    Attributes:
+        busy: Requests under way, kept by who sends them.
     """
 
-    __slots__ = ("closed", "connections", "idle", "most")
+    __slots__ = ("busy", "closed", "connections", "idle", "most")
 
     def __init__(self, most: int, idle: float) -> None:
         self.most = most
         self.idle = idle
         self.closed = False
+        self.busy = 0
         self.connections: deque[Connection] = deque()
 
     def take(self) -> Connection | None:

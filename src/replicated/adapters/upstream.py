@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import ssl
-import urllib.parse
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from ..errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from ..errors import UpstreamBroken, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
 from ..http.fields import find
 from ..http.message import REPEATABLE, Headers
 from .connection import Connection
+from .origin import Origin, unreachable
 from .pool import Pool
 
 __all__ = ["Origin", "Timeouts", "Upstream", "UpstreamResponse"]
-
-HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +30,9 @@ class Timeouts:
         connect: For a connection, TLS included.
         first_byte: For the response's head, from the last byte of the request.
         read: Between two pieces of a body.
+        total: For all that happens before a byte of an answer can be passed on, over all attempts; where the
+            request has a body, between the attempts alone, since its client's own time is in it.
+        tunnel: A tunnel through which nothing came for longer is closed.
         idle: A pooled connection that was idle for longer is not used again. Below the 5 s after which
             uvicorn and Node.js close theirs, so that a request rarely meets a connection being closed.
 
@@ -45,6 +44,8 @@ class Timeouts:
     connect: float = 3.0
     first_byte: float = 60.0
     read: float = 60.0
+    total: float = 60.0
+    tunnel: float = 3600.0
     idle: float = 4.0
 
     def __post_init__(self) -> None:
@@ -54,40 +55,6 @@ class Timeouts:
                 raise TypeError(f"{name} must be a number of seconds, not {value!r}")
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be seconds above zero, not {value!r}")
-
-
-class Origin(NamedTuple):
-    """Where a replica listens: what a URL says, checked once.
-
-    Attributes:
-        host: Name or address.
-        port: TCP port.
-        tls: Whether it is https.
-    """
-
-    host: str
-    port: int
-    tls: bool = False
-
-    @classmethod
-    def parse(cls, url: str) -> Origin:
-        """Read ``http://host:port`` or ``https://host``.
-
-        Raises:
-            ValueError: It is not such a URL, or has a path, a query or a user.
-        """
-        try:
-            parts = urllib.parse.urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise ValueError(f"url must be http://host:port, not {url!r}: {error}") from None
-        host = parts.hostname or ""
-        if parts.scheme not in ("http", "https") or not HOST.fullmatch(host) or port == 0:
-            raise ValueError(f"url must be http://host:port, not {url!r}")
-        if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
-            raise ValueError(f"url must name an origin alone, without path, query or user, not {url!r}")
-        tls = parts.scheme == "https"
-        return cls(host, (443 if tls else 80) if port is None else port, tls)
 
 
 class UpstreamResponse:
@@ -115,26 +82,37 @@ class UpstreamResponse:
         """Whether all of the body has come, so that reading it waits for nothing."""
         return self._connection is not None and self._connection.complete
 
-    async def read(self) -> bytes:
+    async def read(self, until: float = math.inf) -> bytes:
         """Return the next piece of the body; nothing when it is whole.
+
+        Args:
+            until: The loop's time at which it is due at the latest, beside the deadline of its own.
 
         Raises:
             UpstreamError: The body was cut short, or stopped coming.
             Exception: What the request's own body raised, where it was still on its way.
         """
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             raise UpstreamBroken("the response was closed before its end")
-        return await self._connection.read(self._timeout)
+        timeout = self._timeout
+        if until < math.inf:
+            timeout = min(timeout, max(0.001, until - connection.loop.time()))
+        return await connection.read(timeout)
 
-    async def read_all(self, most: float = math.inf) -> bytes:
+    async def read_all(self, most: float = math.inf, within: float = math.inf) -> bytes:
         """Return the whole body.
 
         Raises:
-            UpstreamError: As ``read``; or it is longer than ``most`` bytes.
+            UpstreamError: As ``read``; or it is longer than ``most`` bytes, or not there ``within`` seconds.
         """
+        connection = self._connection
+        until = math.inf
+        if connection is not None and not connection.complete and within < math.inf:
+            until = connection.loop.time() + within
         pieces = []
         size = 0
-        while piece := await self.read():
+        while piece := await self.read(until):
             pieces.append(piece)
             size += len(piece)
             if size > most:
@@ -148,6 +126,7 @@ class UpstreamResponse:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        self._pool.busy -= 1
         if self._upload is not None and not self._upload.done():
             self._upload.cancel()  # answered before the whole request was there: what is left is in the way
             connection.abort()
@@ -167,12 +146,14 @@ class Upstream:
     Args:
         timeouts: How long each wait may take.
         max_idle: Connections that a pool keeps for later; more are used and then closed.
+        max_connections: Requests that one replica may have under way; the next one is refused here. Envoy's
+            1024.
         tls: For replicas at https; by default the system's trust, verified.
         server_name: The name that certificates are for, where replicas are addressed otherwise; by default
             the host of each one's URL.
 
     Raises:
-        ValueError: ``max_idle`` is not an integer of at least 0.
+        ValueError: ``max_idle`` is not an integer of at least 0, or ``max_connections`` none of at least 1.
     """
 
     def __init__(
@@ -180,12 +161,16 @@ class Upstream:
         *,
         timeouts: Timeouts | None = None,
         max_idle: int = 64,
+        max_connections: int = 1024,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
     ) -> None:
         if isinstance(max_idle, bool) or not isinstance(max_idle, int) or max_idle < 0:
             raise ValueError(f"max_idle must be an integer of at least 0, not {max_idle!r}")
+        if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+            raise ValueError(f"max_connections must be an integer of at least 1, not {max_connections!r}")
         self.timeouts = timeouts or Timeouts()
+        self.max_connections = max_connections
         self.max_idle = max_idle
         self.tls = tls
         self.server_name = server_name
@@ -198,6 +183,9 @@ class Upstream:
         target: bytes,
         headers: Headers,
         body: AsyncIterator[bytes] | None = None,
+        *,
+        within: float = math.inf,
+        tunnel: AsyncIterator[bytes] | None = None,
     ) -> UpstreamResponse:
         """Send a request and wait for the head of its response.
 
@@ -211,9 +199,13 @@ class Upstream:
             target: Path and query, as they go on the wire.
             headers: Names in lower case; all of them go on the wire as they are.
             body: As long as Content-Length says, or sent chunked where ``headers`` have none.
+            within: Seconds for all of it, beside the deadlines of its parts.
+            tunnel: What goes to the replica once it has answered 101, which it may where this is given. From
+                then on the response's body is what comes back.
 
         Raises:
             UpstreamUnreachable: No connection came about; the replica saw nothing, ``body`` is untouched.
+            UpstreamExhausted: Likewise, and for want of something on this side.
             UpstreamTimeout: The head did not come in time.
             UpstreamBroken: The connection ended, or carried what is not HTTP/1.1, before the head.
             Exception: What ``body`` raised.
@@ -221,22 +213,38 @@ class Upstream:
         pool = self.pools.get(origin)
         if pool is None:
             pool = self.pools[origin] = Pool(self.max_idle, self.timeouts.idle)
+        if pool.busy >= self.max_connections:
+            raise UpstreamExhausted(f"{origin.host}:{origin.port} has {pool.busy} requests under way")
+        pool.busy += 1
         connection = pool.take()
         try:
             if connection is not None:
                 try:
-                    return await self.exchange(connection, pool, method, target, headers, body)
+                    return await self.exchange(
+                        connection, pool, method, target, headers, body, within, tunnel
+                    )
                 except UpstreamBroken:
                     if connection.unread or body is not None or method not in REPEATABLE:
                         raise
-            connection = await self.connect(origin)
-            return await self.exchange(connection, pool, method, target, headers, body)
-        except (UpstreamUnreachable, UpstreamTimeout):
-            pool.clear()  # the next request is not to find out the same at the cost of another deadline
+            if within < math.inf:
+                until = asyncio.get_running_loop().time() + within
+                connection = await self.connect(origin, within)
+                within = max(0.001, until - connection.loop.time())
+            else:
+                connection = await self.connect(origin)
+            return await self.exchange(connection, pool, method, target, headers, body, within, tunnel)
+        except BaseException as error:
+            pool.busy -= 1
+            if isinstance(error, UpstreamExhausted):
+                for other in self.pools.values():
+                    other.clear()  # what is idle takes the descriptors that are wanting
+            elif isinstance(error, UpstreamUnreachable | UpstreamTimeout):
+                pool.clear()  # the next request is not to find out the same at the cost of another deadline
             raise
 
-    async def connect(self, origin: Origin) -> Connection:
+    async def connect(self, origin: Origin, within: float = math.inf) -> Connection:
         """Open a connection."""
+        timeout = min(self.timeouts.connect, within)
         tls: ssl.SSLContext | None = None
         if origin.tls:
             if self.tls is None:
@@ -244,7 +252,7 @@ class Upstream:
             tls = self.tls
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.timeouts.connect):
+            async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
                     Connection,
                     origin.host,
@@ -254,10 +262,10 @@ class Upstream:
                 )
         except TimeoutError:
             raise UpstreamUnreachable(
-                f"no connection to {origin.host}:{origin.port} within {self.timeouts.connect:g} s"
+                f"no connection to {origin.host}:{origin.port} within {timeout:g} s", "connection_timeout"
             ) from None
         except (OSError, UnicodeError) as error:  # the latter for a name that DNS cannot have
-            raise UpstreamUnreachable(f"no connection to {origin.host}:{origin.port}: {error}") from None
+            raise unreachable(origin, error) from None
         return connection
 
     async def exchange(
@@ -268,11 +276,17 @@ class Upstream:
         target: bytes,
         headers: Headers,
         body: AsyncIterator[bytes] | None,
+        within: float,
+        tunnel: AsyncIterator[bytes] | None,
     ) -> UpstreamResponse:
         """Carry one request over a connection that is ours until the response is closed."""
         upload: asyncio.Task[None] | None = None
+        timeouts = self.timeouts
+        first_byte = timeouts.first_byte
+        if within < first_byte:
+            first_byte = within
         try:
-            connection.send(method, target, headers, self.timeouts.first_byte)
+            connection.send(method, target, headers, first_byte, may_switch=tunnel is not None)
             if body is not None:
                 chunked = find(headers, b"content-length") is None
                 upload = asyncio.ensure_future(connection.upload(body, chunked=chunked))
@@ -282,7 +296,10 @@ class Upstream:
             if upload is not None:
                 upload.cancel()
             raise
-        return UpstreamResponse(connection, pool, self.timeouts.read, upload)
+        if connection.status == 101 and tunnel is not None:
+            upload = asyncio.ensure_future(connection.upload(tunnel, chunked=False))
+            return UpstreamResponse(connection, pool, timeouts.tunnel, upload)
+        return UpstreamResponse(connection, pool, timeouts.read, upload)
 
     def forget(self, origin: Origin) -> None:
         """Close what is idle to an origin that has left; what is in use ends with its response."""

@@ -12,7 +12,7 @@ from .fields import find, find_all, token_list
 from .identity import Client
 from .message import Headers, Request
 
-__all__ = ["forwarded_request", "forwarded_response", "is_loop"]
+__all__ = ["forwarded_request", "forwarded_response", "is_loop", "switches", "wants_tunnel"]
 
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection")
@@ -23,6 +23,7 @@ HOP_BY_HOP = frozenset(
 REWRITTEN = frozenset(
     (b"expect", b"forwarded", b"host", b"via", b"x-original-url", b"x-real-ip", b"x-rewrite-url")
 )
+SWITCH: Headers = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
 MOST_VIA = 16
 """Hops after which a request is taken for a loop even where each hop has a name of its own."""
 
@@ -31,6 +32,23 @@ def is_loop(headers: Headers, pseudonym: bytes) -> bool:
     """Return whether the request has passed this very tier before, or too many others."""
     hops = token_list(headers, b"via")
     return len(hops) > MOST_VIA or any(hop.split()[1:2] == [pseudonym.lower()] for hop in hops)
+
+
+def switches(headers: Headers) -> bool:
+    """Return whether a header asks for, or grants, a switch to WebSocket: the one protocol passed through."""
+    return b"upgrade" in token_list(headers, b"connection") and b"websocket" in token_list(
+        headers, b"upgrade"
+    )
+
+
+def wants_tunnel(request: Request) -> bool:
+    """Return whether a request opens a WebSocket, over a front that can switch to one."""
+    return (
+        request.upgrade is not None
+        and request.method == "GET"
+        and request.body is None
+        and switches(request.headers)
+    )
 
 
 @functools.lru_cache(256)
@@ -69,18 +87,24 @@ def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudo
         (b"x-forwarded-host", host if client.host is None else client.host),
         (b"via", b", ".join([*find_all(headers, b"via"), b"1.1 " + pseudonym])),
     ]
-    if request.body is not None and find(forwarded, b"content-length") is None:
-        forwarded.append((b"transfer-encoding", b"chunked"))
+    if request.body is not None:
+        if find(forwarded, b"content-length") is None:
+            forwarded.append((b"transfer-encoding", b"chunked"))
+    elif wants_tunnel(request):
+        forwarded += SWITCH
     return forwarded
 
 
 def forwarded_response(headers: Headers, status: int = 200) -> Headers:
     """Return the header of a response as it goes on to the client: the same, less what ends with the hop.
 
-    A 204 may have no Content-Length and a 304 need not (RFC 9110, 8.6); servers count a body by it.
+    A 204 may have no Content-Length and a 304 need not (RFC 9110, 8.6); servers count a body by it. A 101
+    says anew to what the protocol is switched.
     """
     nominated = token_list(headers, b"connection")
     dropped = HOP_BY_HOP.union(nominated) if nominated else HOP_BY_HOP
+    if status == 101:
+        return [line for line in headers if line[0] not in dropped] + SWITCH
     if status in (204, 304):
         dropped |= {b"content-length"}
     return [line for line in headers if line[0] not in dropped]

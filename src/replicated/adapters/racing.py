@@ -1,0 +1,176 @@
+"""Races: a second attempt is set against one that is late, the first good answer wins, the other is stopped.
+
+When a request is late, and whether there may be a second attempt, is decided by ``Hedging`` and the tier;
+what an attempt is, by who makes them. Here are the timer, the tasks, and what the loser is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from ..decision import Forward
+from ..errors import UpstreamError
+from ..hedging import Hedging
+from ..http.message import RETRIED, Headers, Request, Response
+from ..outcome import Outcome
+from ..tier import Tier
+
+__all__ = ["Race", "Racing"]
+
+
+class Race:
+    """One request, whose first attempt may get company.
+
+    Attributes:
+        request: What is asked.
+        headers: As they go to a replica.
+        since: The tier's clock at the request's first attempt, of which this may be a later one.
+        began: The loop's time at which the first attempt did.
+        last: The Forward to retry after, when all have failed.
+    """
+
+    __slots__ = ("began", "due", "first", "headers", "joined", "last", "lost", "request", "rival", "running",
+                 "since", "task")  # fmt: skip
+
+    def __init__(
+        self, request: Request, headers: Headers, since: float, forward: Forward, task: asyncio.Task[Any]
+    ) -> None:
+        self.request = request
+        self.headers = headers
+        self.since = since
+        self.first = self.last = forward
+        self.task = task
+        self.began = self.due = task.get_loop().time()  # due: what the delay is counted from
+        self.joined = 0.0  # when the rival did
+        self.rival: asyncio.Task[Response] | None = None
+        self.running = True  # the first attempt is
+        self.lost: Outcome | None = None  # how the first attempt ended, where the rival was faster
+
+    def outcome(self, forward: Forward, error: BaseException) -> Outcome | None:
+        """Return how an attempt ended that was stopped because the other one won; None for any other end."""
+        return self.lost if forward is self.first and isinstance(error, asyncio.CancelledError) else None
+
+    def verdict(self, now: float) -> Outcome:
+        """Say what it tells of the first replica that the second one was faster.
+
+        It is to blame where the very same request took the other less time than it had had before that one
+        was asked: so an answer that takes long anywhere is held against nobody.
+        """
+        if now - self.joined < self.joined - self.began:
+            return Outcome.failure("another replica answered long before", now - self.began)
+        return Outcome.cancelled("another replica answered first")
+
+
+Attempt: TypeAlias = Callable[[Forward, Request, Headers, float, Race], Coroutine[Any, Any, Response]]
+
+
+class Racing:
+    """Watches the attempts that wait. Belongs to one event loop.
+
+    One timer serves all, since they are late in the order in which they came: a request that is answered in
+    time costs an entry in a dict, and neither a timer nor a task.
+
+    Args:
+        tier: Lends second replicas.
+        hedging: Says when a request is late.
+        attempt: Makes one.
+        drop: Gives back what an answer holds that nobody will read.
+    """
+
+    def __init__(
+        self, tier: Tier, hedging: Hedging, attempt: Attempt, drop: Callable[[Response], None]
+    ) -> None:
+        self.tier = tier
+        self.hedging = hedging
+        self.attempt = attempt
+        self.drop = drop
+        self.waiting: dict[Race, None] = {}
+        self.timer: asyncio.TimerHandle | None = None
+
+    async def run(self, race: Race) -> Response:
+        """Return the first good answer, or else the last bad one.
+
+        Raises:
+            UpstreamError: No attempt came to an answer.
+        """
+        self.hedging.deposit()
+        self.waiting[race] = None
+        if self.timer is None:
+            self.timer = race.task.get_loop().call_at(race.due + self.hedging.delay, self.tick)
+        cancelling = race.task.cancelling()
+        try:
+            answer = await self.attempt(race.first, race.request, race.headers, race.since, race)
+            if race.rival is None or answer.status not in RETRIED:
+                self.stop(race)
+                return answer
+        except UpstreamError:
+            if race.rival is None:
+                raise
+        except BaseException as error:
+            ours = race.lost is not None and isinstance(error, asyncio.CancelledError)
+            # The rival has won, unless somebody else wants this stopped as well: as asyncio.timeout tells it.
+            if ours and race.task.uncancel() <= cancelling and race.rival is not None:
+                return race.rival.result()
+            self.stop(race)
+            raise
+        finally:
+            race.running = False
+            self.waiting.pop(race, None)
+        try:
+            return await race.rival
+        except asyncio.CancelledError:
+            self.stop(race)
+            raise
+
+    def tick(self) -> None:
+        """Set a second attempt against each that is late, and come back when the next one may be."""
+        self.timer = None
+        waiting = self.waiting
+        while waiting:
+            race = next(iter(waiting))
+            loop = race.task.get_loop()
+            now, due = loop.time(), race.due + self.hedging.delay
+            if now < due:
+                self.timer = loop.call_at(due, self.tick)
+                return
+            del waiting[race]
+            if not self.join(race, now):
+                race.due = now  # later there may be room in the budget
+                waiting[race] = None
+
+    def join(self, race: Race, now: float) -> bool:
+        """Send the request to a second replica, if there may be one."""
+        if not self.hedging.withdraw():
+            return False
+        decision = self.tier.hedge(race.first)
+        if not isinstance(decision, Forward):
+            return False
+        race.last = decision
+        race.joined = now
+        rival = self.attempt(decision, race.request, race.headers, race.since, race)
+        race.rival = race.task.get_loop().create_task(rival)
+        race.rival.add_done_callback(lambda rival: self.arrived(race, rival))
+        return True
+
+    def arrived(self, race: Race, rival: asyncio.Task[Response]) -> None:
+        """Stop the first attempt if the second one has an answer that is good."""
+        if rival.cancelled() or rival.exception() is not None or not race.running:
+            return
+        status = rival.result().status
+        if status < 500 or status == 501:
+            race.lost = race.verdict(rival.get_loop().time())
+            race.running = False
+            race.task.cancel()
+
+    def stop(self, race: Race) -> None:
+        """Give up the second attempt, however far it has come."""
+        rival = race.rival
+        if rival is not None:
+            rival.cancel()
+            rival.add_done_callback(self.drop_answer)
+
+    def drop_answer(self, rival: asyncio.Task[Response]) -> None:
+        if not rival.cancelled() and rival.exception() is None:
+            self.drop(rival.result())
