@@ -11,6 +11,7 @@ import click
 from .ring_command import ring
 from .serve_command import serve
 from .simulate_command import simulate
+from .up.command import up
 
 __all__ = ["replicated"]
 
@@ -54,3 +55,4 @@ def demo(keep: bool, host: str) -> None:
 replicated.add_command(ring)
 replicated.add_command(serve)
 replicated.add_command(simulate)
+replicated.add_command(up)

@@ -75,9 +75,15 @@ SECTIONS: dict[str, list[Flag]] = {
             "--upstream",
             "upstreams",
             multiple=True,
-            required=True,
             metavar="[ID=]URL",
             help="A replica, http://host:port; once for each.",
+        ),
+        flag(
+            "--members",
+            type=Parsed("source", parse.members),
+            metavar="SOURCE",
+            help="Or where the replicas are named, heeded as it changes: a file with one [ID=]URL a line, "
+            "dns:NAME:PORT or srv:NAME.",
         ),
         flag("--probe", metavar="PATH", help="Where replicas say whether they are ready, /readyz."),
         flag("--probe-period", type=float, default=2.0, help="Seconds between two probes."),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 
 __all__ = ["LIFELINE", "hold_lifeline"]
 
@@ -18,11 +19,18 @@ LIFELINE = "REPLICATED_LIFELINE"
 """The environment variable that tells a child the number of its lifeline's file descriptor."""
 
 
-def hold_lifeline() -> bool:
+def end_at_once() -> None:
+    """End this process without cleaning up, since nobody is left to whom it would matter."""
+    os._exit(1)
+
+
+def hold_lifeline(then: Callable[[], object] = end_at_once) -> bool:
     """End this process as soon as the supervisor that started it is gone, however it went.
 
-    Call it early in a child's `main`. It starts a daemon thread, which ends the process at once, without
-    cleaning up, since nobody is left to whom it would matter.
+    Call it early in a child's `main`. It starts a daemon thread, which waits for that.
+
+    Args:
+        then: What to do when the supervisor is gone.
 
     Returns:
         Whether there is a lifeline. A process started by hand has none, and lives on its own.
@@ -39,11 +47,11 @@ def hold_lifeline() -> bool:
         os.set_inheritable(lifeline, False)
     except OSError:
         return False
-    threading.Thread(target=_end_with, args=(lifeline,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_end_with, args=(lifeline, then), name="lifeline", daemon=True).start()
     return True
 
 
-def _end_with(lifeline: int) -> None:
+def _end_with(lifeline: int, then: Callable[[], object]) -> None:
     while os.read(lifeline, 1):
         pass  # nobody writes; whoever did would not mean the end
-    os._exit(1)
+    then()

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..adapters.membership import Source
+from ..adapters.membership_file import FileMembers
 from ..adapters.upstream import Origin
+from ..errors import MissingExtra
 from ..replica import Replica
 
-__all__ = ["STRATEGIES", "THROTTLE_KEYS", "ServeOptions", "listen", "rate", "size", "upstreams"]
+__all__ = ["STRATEGIES", "THROTTLE_KEYS", "ServeOptions", "listen", "members", "rate", "size", "upstreams"]
 
 STRATEGIES = ("power-of-two", "round-robin", "least-loaded", "ring-hash", "random")
 THROTTLE_KEYS = ("client-address", "path")
@@ -26,6 +29,7 @@ class ServeOptions:
     """One tier, as it is asked for; times in seconds, sizes in bytes, rates per second."""
 
     replicas: tuple[Replica, ...]
+    members: Source | None = None
     strategy: str = "power-of-two"
     affinity: str | None = None
     bound: float | None = None
@@ -74,6 +78,29 @@ def upstreams(specifications: Sequence[str]) -> tuple[Replica, ...]:
             raise ValueError(f"two upstreams are called {replica.id!r}")
         replicas[replica.id] = replica
     return tuple(replicas.values())
+
+
+def members(source: str) -> Source:
+    """Read where members are named: a file, ``dns:NAME:PORT``, ``srv:NAME``.
+
+    Raises:
+        ValueError: It is none of these, or the extra for DNS is not installed.
+    """
+    kind, _, name = source.partition(":")
+    if kind not in ("dns", "srv"):
+        if not source:
+            raise ValueError("members must be a file, dns:NAME:PORT or srv:NAME, not nothing")
+        return FileMembers(source)
+    try:
+        from ..adapters.dns_membership import DnsMembers, SrvMembers
+    except MissingExtra as error:
+        raise ValueError(str(error)) from None
+    if kind == "srv":
+        return SrvMembers(name)
+    name, _, port = name.rpartition(":")
+    if not name or not re.fullmatch("[0-9]{1,5}", port):
+        raise ValueError(f"members must say a port with a name, dns:app.internal:8080, not {source!r}")
+    return DnsMembers(name, port=int(port))
 
 
 def listen(address: str) -> tuple[str, int]:

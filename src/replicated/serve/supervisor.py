@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -36,7 +36,7 @@ class Child:
 
     Attributes:
         name: What the supervisor calls it.
-        arguments: What stands behind the interpreter on its command line.
+        command: The program and its arguments.
         environment: The variables that it has and the supervisor has not, or has otherwise.
         output: The last lines it wrote to standard output and standard error, without their ends.
     """
@@ -44,22 +44,24 @@ class Child:
     def __init__(
         self,
         name: str,
-        arguments: tuple[str, ...],
+        command: tuple[str, ...],
         environment: Mapping[str, str],
         process: asyncio.subprocess.Process,
         stream: asyncio.StreamReader,
         pipe: asyncio.ReadTransport,
         lines: int,
         log: IO[bytes] | None,
+        on_line: Callable[[str, str], object] | None,
     ) -> None:
         self.name = name
-        self.arguments = arguments
+        self.command = command
         self.environment = dict(environment)
         self.output: deque[str] = deque(maxlen=lines)
         self._process = process
         self._stream = stream
         self._pipe = pipe
         self._log = log
+        self._on_line = on_line
         self._reader = asyncio.create_task(self._read(), name=f"output of {name}")
 
     def __repr__(self) -> str:
@@ -90,19 +92,19 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    async def stop(self, grace: float) -> int:
-        """Send SIGTERM, after ``grace`` seconds SIGKILL; return the exit status.
+    async def stop(self, grace: float, number: int = signal.SIGTERM) -> int:
+        """Send SIGTERM or another signal, after ``grace`` seconds SIGKILL; return the exit status.
 
         Cancelled, it kills at once.
         """
-        self.send(signal.SIGTERM)
+        self.send(number)
         try:
             async with asyncio.timeout(grace):
                 await self._process.wait()
         except TimeoutError:
             pass
         finally:
-            self.send(signal.SIGKILL)
+            self.kill()
         return await self.wait()
 
     async def _read(self) -> None:
@@ -113,10 +115,23 @@ class Child:
                 with contextlib.suppress(OSError):
                     self._log.write(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
-            self.output.extend(line[:_LONGEST_LINE].decode("utf-8", "replace") for line in lines)
+            for line in lines:
+                self._take(line[:_LONGEST_LINE])
             rest = rest[:_LONGEST_LINE]
         if rest:
-            self.output.append(rest.decode("utf-8", "replace"))
+            self._take(rest)
+
+    def _take(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace")
+        self.output.append(text)
+        if self._on_line is not None:
+            self._on_line(self.name, text)
+
+    def kill(self) -> None:
+        """Send SIGKILL, to the processes that it started as well: it leads a group of its own."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def _abandon(self) -> None:
         """Stop listening: nobody reads any more what a grandchild may still write."""
@@ -138,18 +153,28 @@ class Supervisor:
     On the way out, by whatever exception, every process is asked to end, the latest started first, and after
     ``grace`` seconds made to. Children get a session of their own, so that a Ctrl-C in the terminal
     reaches the supervisor alone and the order is its own. A child that starts processes itself has to see
-    to them.
+    to them, unless it is made to end: then they are as well.
 
     Args:
         grace: Seconds between SIGTERM and SIGKILL, unless a call says otherwise.
         lines: How many lines of output are remembered of each child.
         logs: A directory for whole logs, one file a name, appended to; made where it is missing.
+        on_line: Told a child's name and each line that it writes.
+        directory: Where children run; by default where the supervisor does.
 
     Raises:
         ValueError: ``grace`` is negative or not finite, or ``lines`` is not positive.
     """
 
-    def __init__(self, *, grace: float = 10.0, lines: int = 200, logs: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        grace: float = 10.0,
+        lines: int = 200,
+        logs: Path | None = None,
+        on_line: Callable[[str, str], object] | None = None,
+        directory: Path | None = None,
+    ) -> None:
         if not 0 <= grace < math.inf:
             raise ValueError(f"grace must be seconds, finite and not negative, not {grace!r}")
         if lines < 1:
@@ -157,6 +182,8 @@ class Supervisor:
         self._grace = grace
         self._lines = lines
         self._logs = logs
+        self._on_line = on_line
+        self._directory = directory
         self._children: dict[str, Child] = {}
         self._lifeline: tuple[int, int] | None = None
         self._starting = asyncio.Lock()
@@ -177,7 +204,7 @@ class Supervisor:
         finally:
             # Cancelled while stopping, some have not been killed yet.
             for child in self._children.values():
-                child.send(signal.SIGKILL)
+                child.kill()
             try:
                 await asyncio.gather(*(child.wait() for child in self._children.values()))
             finally:
@@ -210,10 +237,17 @@ class Supervisor:
             ValueError: A child of that name is running, or the name cannot be that of a file.
             OSError: The process or its log cannot be created.
         """
-        async with self._starting:
-            return await self._start(name, ("-m", module, *arguments), environment or {})
+        return await self.run(name, sys.executable, "-m", module, *arguments, environment=environment)
 
-    async def _start(self, name: str, arguments: tuple[str, ...], environment: Mapping[str, str]) -> Child:
+    async def run(self, name: str, *command: str, environment: Mapping[str, str] | None = None) -> Child:
+        """Start a command under a name that no running child has; what goes for ``start`` goes for this.
+
+        A program that does not hold its lifeline is put on a leash: `replicated.serve.leash`.
+        """
+        async with self._starting:
+            return await self._start(name, command, environment or {})
+
+    async def _start(self, name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> Child:
         lifeline = self._lifeline
         if lifeline is None:
             raise RuntimeError("a supervisor starts processes only inside its `async with`")
@@ -234,11 +268,11 @@ class Supervisor:
                 lambda: asyncio.StreamReaderProtocol(stream), source
             )
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
+                cwd=self._directory,
                 start_new_session=True,
                 pass_fds=(lifeline[0],),
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environment, LIFELINE: str(lifeline[0])},
@@ -253,10 +287,10 @@ class Supervisor:
         if before is not None:
             before._abandon()
             del self._children[name]  # it goes to the end of the order
-        child = Child(name, arguments, environment, process, stream, pipe, self._lines, log)
+        child = Child(name, command, environment, process, stream, pipe, self._lines, log, self._on_line)
         self._children[name] = child
         if self._lifeline is not lifeline:
-            child.send(signal.SIGKILL)
+            child.kill()
             await child.wait()
             child._abandon()
             raise RuntimeError(f"the supervisor was closed while {name!r} started")
@@ -283,7 +317,7 @@ class Supervisor:
             KeyError: There is no child of that name.
         """
         child = self._children[name]
-        child.send(signal.SIGKILL)
+        child.kill()
         return await child.wait()
 
     async def restart(self, name: str, grace: float | None = None) -> Child:
@@ -295,7 +329,7 @@ class Supervisor:
         child = self._children[name]
         await self.terminate(name, grace)
         async with self._starting:
-            return await self._start(name, child.arguments, child.environment)
+            return await self._start(name, child.command, child.environment)
 
     async def wait_all(self) -> dict[str, int]:
         """Wait until no child runs; return the exit statuses by name."""
