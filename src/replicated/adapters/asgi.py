@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable
 
 from ..affinity import Affinity
 from ..http.caching import HttpCacheRules
-from ..http.fields import problem
 from ..http.framing import Limits
 from ..http.identity import Identity, Network
-from ..http.message import Response
 from ..tier import Tier
 from .asgi_app import AppHandler
 from .asgi_front import (
@@ -30,6 +28,7 @@ from .asgi_throttle import ThrottleMiddleware
 from .exchange import Exchange
 from .gatekeeper import gatekeeper
 from .http_cache import HttpCache
+from .probe_answers import ProbeAnswers
 from .purging import Purging
 from .upstream import Upstream
 
@@ -143,42 +142,34 @@ class ReadinessEndpoint:
         ready_path: str | None = "/readyz",
     ) -> None:
         self.app = app
-        self.ready = ready
-        self.live_path = live_path
-        self.ready_path = ready_path
-        self.draining = False
+        self.probes = ProbeAnswers(ready=ready, live_path=live_path, ready_path=ready_path)
 
     def drain(self) -> None:
         """Stop being ready; requests are still served."""
-        self.draining = True
+        self.probes.drain()
+
+    @property
+    def draining(self) -> bool:
+        """Whether ``drain`` was called."""
+        return self.probes.draining
 
     @property
     def can_serve(self) -> bool:
         """Whether the readiness path says 200."""
-        return not self.draining and (self.ready is None or self.ready())
+        return self.probes.can_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif scope["path"] == self.live_path:
-            await respond(probe_answer(scope["method"], True), Arrivals(scope, receive), send)
-        elif scope["path"] == self.ready_path:
-            await respond(probe_answer(scope["method"], self.can_serve), Arrivals(scope, receive), send)
+            return
+        answer = self.probes.answer(scope["method"], scope["path"])
+        if answer is not None:
+            await respond(answer, Arrivals(scope, receive), send)
         elif self.draining and scope.get("http_version", "1.1") in ("1.0", "1.1"):
             await self.app(scope, receive, closing(send))
         else:
             await self.app(scope, receive, send)
-
-
-def probe_answer(method: str, good: bool) -> Response:
-    """Return the answer to a probe."""
-    if method not in ("GET", "HEAD"):
-        return problem(405, "probes are asked with GET", [(b"allow", b"GET, HEAD")])
-    if not good:
-        return problem(503, "not ready", [(b"retry-after", b"1")])
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"3"), (b"cache-control", b"no-store")]
-    return Response(200, headers, b"ok\n")
 
 
 def closing(send: Send) -> Send:

@@ -27,17 +27,21 @@ class BodyTooLarge(Exception):
         super().__init__(f"the body is longer than {most} bytes")
 
 
-def gatekeeper(inner: Handler, limits: Limits, pseudonym: bytes) -> Handler:
-    """Refuse what may not pass: framing in doubt, sizes beyond the limits, requests that go in circles."""
+def gatekeeper(inner: Handler, limits: Limits | None, pseudonym: bytes) -> Handler:
+    """Refuse what may not pass: framing in doubt, sizes beyond the limits, requests that go in circles.
+
+    Without limits only the last: behind a front that has judged all else.
+    """
 
     async def handle(request: Request) -> Response:
-        violation = check_request(request.method, request.target, request.headers, limits)
-        if violation is not None:
-            # What was announced as a body is not worth reading: the connection ends with the answer.
-            return problem(violation.status, violation.detail, [(b"connection", b"close")])
+        if limits is not None:
+            violation = check_request(request.method, request.target, request.headers, limits)
+            if violation is not None:
+                # What was announced as a body is not worth reading: the connection ends with the answer.
+                return problem(violation.status, violation.detail, [(b"connection", b"close")])
         if is_loop(request.headers, pseudonym):
             return problem(508, "the request has passed here before")
-        if request.body is not None:
+        if request.body is not None and limits is not None:
             length = find(request.headers, b"content-length")
             request.body = BoundedBody(request.body, limits.body if length is None else int(length), length)
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .fields import token_list
 from .message import Headers
 
-__all__ = ["Limits", "Violation", "check_request"]
+__all__ = ["IN_TARGET", "IN_TOKEN", "IN_VALUE", "Limits", "Violation", "check_fields", "check_request"]
 
 DIGITS = re.compile(rb"[0-9]{1,18}")
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -29,6 +29,8 @@ NEVER_NOMINATED = frozenset(
     (b"authorization", b"cache-control", b"content-length", b"content-type", b"cookie", b"forwarded", b"host")
     + (b"transfer-encoding", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
 )
+# To CGI, WSGI and PHP the underscore is a hyphen: a second length for whoever comes behind us.
+TWINS = frozenset((b"content_length", b"transfer_encoding"))
 SINGLE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization")
 
 
@@ -63,7 +65,7 @@ class Violation:
     """Why a request may not pass.
 
     Args:
-        status: 400, 405, 413, 414, 431 or 501.
+        status: 400, 405, 413, 414, 417, 431 or 501.
         detail: What is wrong with it, for the client.
     """
 
@@ -95,12 +97,28 @@ def check_request(method: str, target: bytes, headers: Headers, limits: Limits) 
         return Violation(400, "a header name has a character that it may not have")
     if all_values.translate(None, IN_VALUE):
         return Violation(400, "a header value has a character that it may not have")
-    fields = dict(headers)
-    if len(fields) < len(names):
+    return check_fields(headers, dict(headers), limits)
+
+
+def check_fields(headers: Headers, fields: dict[bytes, bytes], limits: Limits) -> Violation | None:
+    """Return why a request may not pass whose characters and sizes are known to be right, or None.
+
+    Args:
+        headers: Names in lower case.
+        fields: The same as a mapping.
+        limits: What is too large to pass.
+    """
+    if len(fields) < len(headers):
+        names = [name for name, _ in headers]
         for name in SINGLE:
             if names.count(name) > 1:
                 return Violation(400, f"there is more than one {name.decode()} line")
-    return framing_violation(fields, limits) or nomination_violation(headers)
+    if not TWINS.isdisjoint(fields):
+        return Violation(400, "content_length and transfer_encoding are too like what they are not")
+    violation = framing_violation(fields, limits)
+    if violation is None and b"connection" in fields:
+        violation = nomination_violation(headers)
+    return violation
 
 
 @functools.lru_cache(1024)
@@ -125,6 +143,8 @@ def framing_violation(fields: dict[bytes, bytes], limits: Limits) -> Violation |
             return Violation(400, "content-length is not a number")
         if int(length) > limits.body:
             return Violation(413, f"the body is longer than {limits.body} bytes")
+    if b"expect" in fields and fields[b"expect"].lower() != b"100-continue":
+        return Violation(417, "the only expectation understood is 100-continue")
     return None
 
 

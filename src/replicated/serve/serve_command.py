@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
+from ..adapters.front import Front
+from ..adapters.front_limits import FrontLimits
 from . import options as parse
 from .certificates import self_signed, server_context
 from .flags import SectionedCommand, serve_flags
+from .fronts import bind, run_fronts
 from .lifeline import hold_lifeline
 from .options import ServeOptions
-from .proxied import proxied
-from .server import bind, run_asgi
 from .service import Service
 
 __all__ = ["serve"]
@@ -61,8 +62,6 @@ def serve(
             )
         )
         tls = tls_context(tls_cert, tls_key, tls_self_signed, listen[0])
-        if service.options.proxy_protocol and tls is not None:
-            raise ValueError("--proxy-protocol goes without TLS: its header stands before the handshake")
         try:
             listener = bind(*listen)
         except OSError as error:
@@ -70,15 +69,20 @@ def serve(
     host, port = listener.getsockname()[:2]
     where = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
     line = f"replicated: {service.options.name} serves {where} from {len(upstreams)} replicas"
-    status = run_asgi(
-        service.app,
-        listen=listener,
+    front = Front(
+        service.handler,
+        limits=FrontLimits(service.limits),
+        tls=tls,
+        balancers=service.identity if service.options.proxy_protocol else None,
+    )
+    status = run_fronts(
+        [(front, listener)],
+        beside=service,
         on_start=lambda: click.echo(line, err=True),
-        on_drain=service.app.drain,
+        on_drain=service.handler.drain,
         drain_delay=drain_delay,
         grace=grace,
-        tls=tls,
-        protocol=proxied(service.identity) if service.options.proxy_protocol else "httptools",
+        last=True,
     )
     raise SystemExit(status)
 

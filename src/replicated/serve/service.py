@@ -9,11 +9,10 @@ import contextlib
 
 from .. import affinity
 from ..adapters.admission import ThrottleKey, admission
-from ..adapters.asgi import ReadinessEndpoint
-from ..adapters.asgi_front import HandlerApp
 from ..adapters.exchange import Exchange
 from ..adapters.gatekeeper import gatekeeper
 from ..adapters.http_cache import HttpCache
+from ..adapters.probe_answers import ProbeAnswers
 from ..adapters.probes import HttpProbe, ProbeLoop
 from ..adapters.purging import Purging
 from ..adapters.upstream import Upstream
@@ -36,8 +35,8 @@ NEEDS = {
 """What makes no sense without something else."""
 
 
-class Service(HandlerApp):
-    """A tier as an ASGI application: ``service.app`` answers, probes and all.
+class Service:
+    """A tier: ``service.handler`` answers, probes and all, from entering the service until leaving it.
 
     Args:
         options: What was asked for.
@@ -58,10 +57,20 @@ class Service(HandlerApp):
         self.probe = None if options.probe is None else HttpProbe(options.probe)
         self.was_ready = False
         self.running = contextlib.AsyncExitStack()
-        super().__init__(self.pipeline())
-        self.app = ReadinessEndpoint(
-            self, ready=self.can_serve, live_path=options.live_path, ready_path=options.ready_path
+        self.limits = Limits(body=options.body_limit, header_bytes=options.header_limit)
+        self.handler = ProbeAnswers(
+            self.pipeline(),
+            ready=self.can_serve,
+            live_path=options.live_path,
+            ready_path=options.ready_path,
         )
+
+    async def __aenter__(self) -> Service:
+        await self.startup()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shutdown()
 
     def pipeline(self) -> Handler:
         """Return the handlers, in the order of the pattern."""
@@ -87,8 +96,8 @@ class Service(HandlerApp):
         if self.tier.throttle is not None:
             key = throttle_key(options.throttle_by, options.throttle_paths)
             handler = admission(handler, self.tier, identity, key, fields=options.ratelimit_fields)
-        limits = Limits(body=options.body_limit, header_bytes=options.header_limit)
-        return gatekeeper(handler, limits, options.name.encode("latin-1"))
+        # The front has judged what stands in a request; whether it goes in circles, it cannot know.
+        return gatekeeper(handler, None, options.name.encode("latin-1"))
 
     def can_serve(self) -> bool:
         """Return whether somebody behind this tier was ever ready.

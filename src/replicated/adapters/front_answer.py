@@ -1,0 +1,116 @@
+"""What a response looks like on an HTTP/1.1 connection: its head, and how its end is known.
+
+Decides the framing and nothing else. A handler's response is taken for what it is: where it contradicts
+itself it is not sent, since the client's next response would begin in the wrong place.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import NamedTuple
+
+from ..http.message import Response
+
+__all__ = ["Answer", "Contradiction", "answer_of"]
+
+STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode()
+    for status in HTTPStatus
+    if status == 101 or status >= 200
+}
+OURS = frozenset(
+    (b"connection", b"content-length", b"date", b"keep-alive", b"proxy-connection", b"trailer")
+    + (b"transfer-encoding", b"upgrade")
+)
+"""Fields that a connection has an opinion on."""
+END = (b"", b"")
+
+
+class Contradiction(Exception):
+    """A response that cannot be sent as it is."""
+
+
+class Answer(NamedTuple):
+    """How a response goes over a connection.
+
+    Attributes:
+        head: Its head; with the body behind it, where that is whole.
+        stream: Whether the body follows piece by piece.
+        chunked: Whether each piece is a chunk.
+        length: Bytes that will follow; None where nobody knows.
+        keep: Whether another request may come over this connection.
+    """
+
+    head: bytes
+    stream: bool
+    chunked: bool
+    length: int | None
+    keep: bool
+
+
+def answer_of(response: Response, method: str, minor: int, date: bytes, *, keep: bool) -> Answer:
+    """Frame a response.
+
+    Args:
+        response: What a handler has answered.
+        method: The request's.
+        minor: 1 for a client of HTTP/1.1, 0 for one of HTTP/1.0.
+        date: A line that says what day it is.
+        keep: Whether the client may keep the connection, as far as the request goes.
+
+    Raises:
+        Contradiction: It says two things at once.
+    """
+    status, body = response.status, response.body
+    first = STATUS_LINES.get(status)
+    if first is None:
+        if not 200 <= status < 600:
+            raise Contradiction(f"status {status} is not an answer")
+        first = b"HTTP/1.1 %d " % status
+    lines = [first]
+    length: int | None = None
+    for line in response.headers:
+        name = line[0]
+        if name not in OURS:
+            lines.append(b": ".join(line))
+        elif name == b"content-length":
+            if length is not None or not line[1].isdigit():
+                raise Contradiction(f"content-length {line[1]!r} is not the body's one length")
+            length = int(line[1])
+        elif name == b"date":
+            date = b": ".join(line)
+        elif name == b"connection":
+            keep = keep and b"close" not in line[1].lower()
+    lines.append(date)
+    whole, stream, chunked = b"", not isinstance(body, bytes), False
+    if status == 101:
+        length, keep = None, False
+        lines += (b"connection: upgrade", b"upgrade: websocket")
+    elif method == "HEAD" or status in (204, 304):
+        stream = False
+        if status == 204:
+            length = None  # it may not have one (RFC 9110, 8.6)
+    elif isinstance(body, bytes):
+        if length is not None and length != len(body):
+            raise Contradiction(f"content-length is {length}, and the body has {len(body)} bytes")
+        whole, length = body, len(body)
+    elif length is None:
+        if minor:
+            chunked = True
+            lines.append(b"transfer-encoding: chunked")
+        else:
+            keep = False
+    if length is not None:
+        lines.append(b"content-length: %d" % length)
+    if not keep:
+        if status != 101:
+            lines.append(b"connection: close")
+    elif not minor:
+        lines.append(b"connection: keep-alive")
+    lines += END
+    head = b"\r\n".join(lines)
+    # What a value smuggles in would be a line more (response splitting): counted at the speed of memchr.
+    ends = len(lines) - 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends:
+        raise Contradiction("a header line holds the end of one")
+    return Answer(head + whole if whole else head, stream, chunked, length, keep)
