@@ -9,12 +9,14 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicated.adapters.redis_limit import RedisLimit
+from replicated.adapters.redis_line import pool_of
 from replicated.adapters.redis_throttle import AsyncRedisThrottle, RedisThrottle
 from replicated.testing import ManualClock
 from replicated.throttle import Throttle, TokenBucket
@@ -266,7 +268,7 @@ class Nonsense:
     def __init__(self, answer: object) -> None:
         self.answer = answer
 
-    def evalsha(self, *_: object) -> object:
+    def execute_command(self, *_: object) -> object:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -283,6 +285,24 @@ def test_nonsense_answers(answer: object) -> None:
     throttle = RedisThrottle(Nonsense(answer), 1, 1, down="closed", retry_every=2, clock=clock)
     assert throttle.take("k") == 2.0
     assert (throttle.stats().failures, throttle.stats().fallbacks) == (1, 1)
+
+
+def test_a_cluster(redis_cluster: Any) -> None:
+    """A cluster's clients find the node by the one key that a question names, and may not retry either."""
+    with pytest.raises(ValueError, match="retry"):
+        RedisThrottle(redis_cluster.cluster(retries=1), SLOW, 5)
+    with redis_cluster.cluster() as client:
+        throttle = RedisThrottle(client, SLOW, 2)
+        assert [throttle.take(key) > 0.0 for key in "abcaabc"] == [False] * 4 + [True, False, False]
+        assert throttle.stats().failures == 0
+
+    async def later() -> None:
+        async with redis_cluster.cluster(later=True) as client:
+            throttle = AsyncRedisThrottle(client, SLOW, 2, deadline=5)
+            assert [await throttle.take(key) > 0.0 for key in "abcd"] == [True, True, True, False]
+            assert throttle.stats().failures == 0
+
+    asyncio.run(later())
 
 
 def test_threads_share_exactly(shared_redis: Any, client: Any) -> None:
@@ -371,6 +391,71 @@ def test_async(own_redis: Any) -> None:
             assert throttle.stats().failures == 1
 
     asyncio.run(run())
+
+
+class Swallowing:
+    """A client that takes a cancellation for a timeout."""
+
+    async def execute_command(self, *_: object) -> object:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+        return 0
+
+
+def test_a_cancellation_is_never_lost() -> None:
+    """Who is cancelled while the server is asked is cancelled, whatever the client makes of it."""
+
+    async def run() -> None:
+        throttle = AsyncRedisThrottle(Swallowing(), 1, 1, deadline=60)
+        task = asyncio.create_task(throttle.take("k"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+
+
+def test_which_clients_are_passed_by(shared_redis: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a plain client's pool is used directly; any other is asked itself, and answers the same."""
+
+    class Derived(redis.Redis):
+        pass
+
+    made_with: Any = {
+        "unix_socket_path": shared_redis.socket,
+        "socket_timeout": 5,
+        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+    }
+    old = redis.Redis(**made_with)
+    monkeypatch.setattr(old.connection_pool, "get_connection", lambda command_name, *keys, **options: None)
+    others = [Derived(**made_with), redis.Redis(single_connection_client=True, **made_with)]
+    for other in others:
+        client.script_flush()
+        assert pool_of(other) is None
+        throttle = RedisThrottle(other, SLOW, 2)
+        client.delete("throttle:k")
+        assert [throttle.take("k") > 0.0 for _ in range(3)] == [False, False, True]
+        assert throttle.stats().failures == 0
+        other.close()
+    assert pool_of(old) is pool_of(None) is None
+    assert pool_of(client) is client.connection_pool
+    with monkeypatch.context() as patch:
+        patch.setattr(redis.Redis, "execute_command", Mock())
+        assert pool_of(client) is None
+
+    async def later() -> None:
+        async with shared_redis.client(later=True) as plain:
+            assert pool_of(plain) is plain.connection_pool
+            plain.single_connection_client = True
+            throttle = AsyncRedisThrottle(plain, SLOW, 2, deadline=5)
+            client.delete("throttle:k")
+            assert [await throttle.take("k") > 0.0 for _ in range(3)] == [False, False, True]
+            assert throttle.stats().failures == 0
+
+    asyncio.run(later())
 
 
 def test_bad_input(shared_redis: Any, client: Any) -> None:

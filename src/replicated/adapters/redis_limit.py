@@ -6,7 +6,6 @@ has microseconds. Who asks, how, and what is done without an answer is not known
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 import struct
@@ -134,6 +133,11 @@ class RedisLimit:
         self.script = script
         # As bytes, which a client need not encode for every question.
         self.sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
+        self._head = packed(b"EVALSHA", self.sha, b"1")
+
+    def packed(self, question: tuple[bytes, ...]) -> bytes:
+        """Return the command that asks this limit's script, as it goes over the wire."""
+        return b"*%d\r\n%b%b" % (3 + len(question), self._head, packed(*question))
 
     def ticks(self, cost: Number) -> bytes:
         """Return the script's argument for a cost.
@@ -153,11 +157,15 @@ class RedisLimit:
         """
         if type(answer) is not int or not -self.tolerance <= answer <= self.longest:
             raise ValueError(f"the server answered {answer!r}")
-        if answer > 0:
-            # It was rounded up to a microsecond, so the debt is at most this.
-            owed = self.tolerance + answer * self.scale - (self.unit if cost is None else int(cost))
-            return Told(seconds_for(answer * 1000), functools.partial(self.left, min(owed, self.tolerance)))
-        return Told(0.0, functools.partial(self.left, -answer))
+        if answer <= 0:
+            told = new(Answer, 0.0)
+            told.limit, told.owed = self, -answer
+            return told
+        told = new(Answer, seconds_for(answer * 1000))
+        # The wait was rounded up to a microsecond, so this much is owed at most.
+        owed = self.tolerance + answer * self.scale - (self.unit if cost is None else int(cost))
+        told.limit, told.owed = self, min(owed, self.tolerance)
+        return told
 
     def left(self, owed: int) -> tuple[Quota, ...]:
         """Return what is left to one who owes so many ticks."""
@@ -170,6 +178,28 @@ class RedisLimit:
                 seconds_for(-(-owed // self.scale) * 1000),
             ),
         )
+
+
+class Answer(Told):
+    """What the script has answered."""
+
+    __slots__ = ("limit", "owed")
+
+    limit: RedisLimit
+    owed: int
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        """What is left."""
+        return self.limit.left(self.owed)
+
+
+new = float.__new__  # a __new__ of its own would be called for every decision
+
+
+def packed(*parts: bytes) -> bytes:
+    """Return parts of a command as they go over the wire (RESP)."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 def microseconds(gcra: Gcra) -> tuple[int, int]:

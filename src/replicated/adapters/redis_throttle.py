@@ -9,7 +9,6 @@ after as much time has passed again.
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from ..clock import Clock, monotonic
 from ..throttle import Number, Quota, Throttle, Told
 from .redis_limit import RedisLimit
+from .redis_line import AsyncLine, Line
 
 __all__ = ["AsyncRedisThrottle", "Down", "RedisThrottle", "RedisThrottleStats"]
 
@@ -54,7 +54,6 @@ class _Shared:
 
     def __init__(
         self,
-        client: Any,
         rate: Number,
         burst: Number,
         *,
@@ -67,13 +66,12 @@ class _Shared:
             raise ValueError(f"down must be 'open', 'closed' or a Throttle, not {down!r}")
         if not 0 < retry_every < math.inf:
             raise ValueError(f"retry_every must be seconds above zero, not {retry_every!r}")
-        self._client = client
         self._limit = RedisLimit(rate, burst, clock)
         self._down = down
         self._prefix = prefix.encode()
         self._retry_every = retry_every
         self._clock = clock
-        self._ask_again = -math.inf
+        self._ask_again: float | None = None  # while the server answers nobody asks what time it is
         self._failures = self._fallbacks = 0
 
     def reconfigure(self, rate: Number, burst: Number) -> None:
@@ -96,20 +94,25 @@ class _Shared:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._limit.gcra}>"
 
-    def _question(self, limit: RedisLimit, what: _What, key: Hashable, cost: Number) -> tuple[bytes, ...]:
-        """Return the name on the server, and what differs from the taking of one unit."""
-        if cost is _ONE and type(key) is str and what == "take":  # what is asked all the time
+    def _name(self, key: Hashable) -> bytes:
+        if type(key) is str:
             try:
-                return (self._prefix + key.encode(),)
+                return self._prefix + key.encode()
             except UnicodeEncodeError:
                 pass
         hash(key)
         # Encoded here: a client refuses a lone surrogate, and a key that fails would stop the asking for all.
         name = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
-        return self._prefix + name, limit.ticks(cost), what.encode()
+        return self._prefix + name
+
+    def _question(self, limit: RedisLimit, what: _What, key: Hashable, cost: Number) -> tuple[bytes, ...]:
+        """Return the name on the server, and behind it what differs from the taking of one unit."""
+        if cost is _ONE and what == "take":
+            return (self._name(key),)
+        return self._name(key), limit.ticks(cost), what.encode()
 
     def _asks(self) -> bool:
-        return self._clock() >= self._ask_again
+        return self._ask_again is None or self._clock() >= self._ask_again
 
     def _failed(self) -> None:
         self._failures += 1
@@ -119,23 +122,41 @@ class _Shared:
         self._fallbacks += 1
         down = self._down
         if not isinstance(down, Throttle):
-            return Told(0.0 if down == "open" else self._retry_every, tuple)  # what is left nobody knows
+            return Told(0.0 if down == "open" else self._retry_every)  # what is left nobody knows
         try:
             wait = getattr(down, what)(key, cost) or 0.0
         except ValueError:  # more than the local burst: nobody here can grant it
             wait = self._retry_every
-        return Told(wait, functools.partial(down.quotas, key))
+        return _Locally(wait, down, key)
 
 
-def _is_unknown_script(error: Exception) -> bool:
-    return type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
+class _Locally(Told):
+    """What a throttle of this process has answered."""
+
+    __slots__ = ("_key", "_throttle")
+
+    _key: Hashable
+    _throttle: Throttle
+
+    def __new__(cls, seconds: float, throttle: Throttle, key: Hashable) -> _Locally:
+        told = super().__new__(cls, seconds)
+        told._throttle, told._key = throttle, key
+        return told
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        return self._throttle.quotas(self._key)
 
 
 def _without_retries(client: Any) -> dict[str, Any]:
     """Return what the client's connections are made with, where it tells."""
     pool = getattr(client, "connection_pool", None)
-    made_with: dict[str, Any] = getattr(pool, "connection_kwargs", {})
-    retry = made_with.get("retry")
+    made_with: dict[str, Any] = {}
+    if pool is not None:
+        made_with = pool.connection_kwargs
+    elif hasattr(client, "get_connection_kwargs"):  # of a cluster
+        made_with = client.get_connection_kwargs()
+    retry = made_with.get("retry") or getattr(client, "retry", None)
     if retry is not None and retry.get_retries() > 0:
         # A retried take counts twice where the first one's answer was lost, and takes a multiple of the time.
         raise ValueError("client must not retry: make it with retry=Retry(NoBackoff(), 0)")
@@ -170,7 +191,8 @@ class RedisThrottle(_Shared):
     def __init__(self, client: Any, rate: Number, burst: Number, **options: Unpack[_Options]) -> None:
         if _without_retries(client).get("socket_timeout", 1) is None:
             raise ValueError("client must have a socket_timeout: it is the deadline of a decision")
-        super().__init__(client, rate, burst, **options)
+        super().__init__(rate, burst, **options)
+        self._line = Line(client)
 
     def take(self, key: Hashable, cost: Number = 1) -> Told:
         """Take ``cost`` units for ``key`` if it has them. One round trip.
@@ -206,15 +228,12 @@ class RedisThrottle(_Shared):
         question = self._question(limit, what, key, cost)
         if self._asks():
             try:
-                try:
-                    answer = self._client.evalsha(limit.sha, 1, *question)
-                except Exception as error:
-                    if not _is_unknown_script(error):
-                        raise
-                    answer = self._client.eval(limit.script, 1, *question)
-                return limit.told(answer, *question[1:2])
+                told = limit.told(self._line.ask(limit, question), *question[1:2])
             except Exception:  # whatever a client raises: a request never fails for the throttle's sake
                 self._failed()
+            else:
+                self._ask_again = None
+                return told
         return self._without(what, key, cost)
 
 
@@ -239,7 +258,8 @@ class AsyncRedisThrottle(_Shared):
         if not 0 < deadline < math.inf:
             raise ValueError(f"deadline must be seconds above zero, not {deadline!r}")
         _without_retries(client)
-        super().__init__(client, rate, burst, **options)
+        super().__init__(rate, burst, **options)
+        self._line = AsyncLine(client)
         self._deadline = deadline
 
     async def take(self, key: Hashable, cost: Number = 1) -> Told:
@@ -262,15 +282,18 @@ class AsyncRedisThrottle(_Shared):
         limit = self._limit
         question = self._question(limit, what, key, cost)
         if self._asks():
+            task = asyncio.current_task()
+            assert task is not None
+            cancels = task.cancelling()
             try:
                 async with asyncio.timeout(self._deadline):
-                    try:
-                        answer = await self._client.evalsha(limit.sha, 1, *question)
-                    except Exception as error:
-                        if not _is_unknown_script(error):
-                            raise
-                        answer = await self._client.eval(limit.script, 1, *question)
-                return limit.told(answer, *question[1:2])
+                    answer = await self._line.ask(limit, question)
+                told = limit.told(answer, *question[1:2])
             except Exception:
                 self._failed()
+                if task.cancelling() > cancels:  # redis-py 8 under Python 3.11 has lost one
+                    raise asyncio.CancelledError from None
+            else:
+                self._ask_again = None
+                return told
         return self._without(what, key, cost)

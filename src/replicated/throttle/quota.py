@@ -5,7 +5,6 @@ It reads and rounds; what the state is, and who is told, is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from .gcra import Gcra, seconds_for
@@ -41,20 +40,12 @@ class Told(float):
     taken.
     """
 
-    __slots__ = ("_tell",)
-
-    _tell: Callable[[], tuple[Quota, ...]]
-
-    def __new__(cls, seconds: float, tell: Callable[[], tuple[Quota, ...]]) -> Told:
-        """Make one of ``seconds``; what is left is worked out by ``tell`` if somebody wants to know."""
-        self = super().__new__(cls, seconds)
-        self._tell = tell
-        return self
+    __slots__ = ()
 
     @property
     def quotas(self) -> tuple[Quota, ...]:
         """What is left under each limit; nothing where that is not known."""
-        return self._tell()
+        return ()
 
 
 def quota(name: str, gcra: Gcra, full: int, now: int, closed: float = 0.0) -> Quota:
