@@ -171,9 +171,11 @@ def run_console(example: Example) -> None:
 
 
 def write_file(example: Example) -> None:
-    """Write a block to the file that it is titled by; it runs when a console block says so."""
-    [name] = re.findall(r'title="([\w.-]+)"', example.region.lexemes["arguments"])
-    compile(example.parsed, name, "exec")
+    """Write a block to the file that it is titled by; it is used when a console block says so."""
+    arguments = example.region.lexemes["arguments"]
+    [name] = re.findall(r'title="([\w.-]+)"', arguments)
+    if arguments.startswith("python "):
+        compile(example.parsed, name, "exec")
     (example.namespace["_shell"].directory / name).write_text(example.parsed)
 
 
@@ -228,7 +230,7 @@ def parse_blocks(document: Document) -> Iterable[Region]:
         language = region.lexemes["arguments"]
         if language != "python":
             region.parsed = region.lexemes["source"]
-            titled = language.startswith("python ")
+            titled = " title=" in language
             region.evaluator = write_file if titled else EVALUATORS.get(language, refuse)
             yield region
 

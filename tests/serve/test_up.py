@@ -216,8 +216,8 @@ def test_what_would_run_is_printed_and_not_run(tmp_path: Path) -> None:
     file.write_text('[app]\ncommand = "serve {port}"\nreplicas = 2\nport = 9001\n')
     done = CliRunner().invoke(replicated, ["up", "--check", str(file)])
     assert done.output.splitlines() == [
-        "app-1\thttp://127.0.0.1:9001\tserve {port}",
-        "app-2\thttp://127.0.0.1:9002\tserve {port}",
+        "app-1     http://127.0.0.1:9001   serve {port}",
+        "app-2     http://127.0.0.1:9002   serve {port}",
     ]
     file.write_text("[app]")
     done = CliRunner().invoke(replicated, ["up", "--check", str(file)])

@@ -31,9 +31,10 @@ def up(file: Path, check: bool, quiet: bool) -> None:
     stack = load(file)
     if check:
         for tier in stack.tiers.values():
+            command = " ".join(tier.command or ("replicated serve", *tier.flags))
             for number in range(1, tier.replicas + 1):
                 name, url = tier.numbered(number)
-                click.echo(f"{name}\t{url}\t{' '.join(tier.command or ('replicated serve', *tier.flags))}")
+                click.echo(f"{name:<9} {url:<23} {command}")
         return
     with tempfile.TemporaryDirectory(prefix="replicated-up-") as directory:
         asyncio.run(run(file, stack, Path(directory), None if quiet else echo))
