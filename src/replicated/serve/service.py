@@ -12,6 +12,7 @@ from ..adapters.admission import ThrottleKey, admission
 from ..adapters.exchange import Exchange
 from ..adapters.gatekeeper import gatekeeper
 from ..adapters.http_cache import HttpCache
+from ..adapters.membership import MembershipLoop
 from ..adapters.probe_answers import ProbeAnswers
 from ..adapters.probes import HttpProbe, ProbeLoop
 from ..adapters.purging import Purging
@@ -25,12 +26,13 @@ from ..readiness import OutlierDetector, ProbePolicy, ReadinessTracker
 from ..throttle import PathTemplates, Throttle, normalized
 from ..tier import Tier
 from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
+from .shared_throttle import burst, shared_throttle
 
 __all__ = ["Service"]
 
 NEEDS = {
     "cache": ("ttl", "cache_grace", "cache_keep", "purge_from"),
-    "throttle": ("burst", "throttle_paths", "throttle_block", "throttle_shadow", "ratelimit_fields"),
+    "throttle": ("burst", "throttle_paths", "throttle_block", "throttle_shadow", "throttle_redis", "ratelimit_fields"),
 }
 """What makes no sense without something else."""
 
@@ -46,8 +48,8 @@ class Service:
     """
 
     def __init__(self, options: ServeOptions) -> None:
-        if not options.replicas:
-            raise ValueError("a tier needs at least one upstream")
+        if bool(options.replicas) == (options.members is not None):
+            raise ValueError("a tier needs upstreams, or else a source of members, and not both")
         if options.proxy_protocol and not options.trusted:
             raise ValueError("proxy_protocol needs trusted networks: those that speak it, and nobody else")
         self.options = options
@@ -93,9 +95,15 @@ class Service:
             self.running.push_async_callback(cache.aclose)
             if options.purge_from:
                 handler = Purging(cache, allowed=options.purge_from)
-        if self.tier.throttle is not None:
-            key = throttle_key(options.throttle_by, options.throttle_paths)
-            handler = admission(handler, self.tier, identity, key, fields=options.ratelimit_fields)
+        if options.throttle is not None:
+            key, fields = throttle_key(options.throttle_by, options.throttle_paths), options.ratelimit_fields
+            shared = shared_throttle(options)
+            if shared is None:
+                handler = admission(handler, self.tier, identity, key, fields=fields)
+            else:
+                throttle, client = shared
+                handler = admission(handler, self.tier, identity, key, throttle=throttle, fields=fields)
+                self.running.push_async_callback(client.aclose)
         # The front has judged what stands in a request; whether it goes in circles, it cannot know.
         return gatekeeper(handler, None, options.name.encode("latin-1"))
 
@@ -109,9 +117,16 @@ class Service:
         return self.was_ready
 
     async def startup(self) -> None:
-        """Start the probes."""
-        if self.probe is not None:
-            await self.running.enter_async_context(ProbeLoop(self.tier.readiness, self.probe))
+        """Learn who the members are, and start the probes."""
+        readiness = self.tier.readiness
+        probes = None if self.probe is None else ProbeLoop(readiness, self.probe)
+        if self.options.members is not None:
+            members = MembershipLoop(
+                readiness, self.options.members, on_event=lambda _: probes and probes.wake()
+            )
+            await self.running.enter_async_context(members)
+        if probes is not None:
+            await self.running.enter_async_context(probes)
 
     async def shutdown(self) -> None:
         """Stop the probes, and close the connections that are idle."""
@@ -131,17 +146,23 @@ def tier(options: ServeOptions) -> Tier:
             if getattr(options, needed) is None and getattr(options, name):
                 raise ValueError(f"{name} needs a {needed}")
     throttle = None
-    if options.throttle is not None:
+    if options.throttle is not None and options.throttle_redis is None:
         throttle = Throttle(
             options.throttle,
-            max(1.0, options.throttle) if options.burst is None else options.burst,
+            burst(options),
             block=options.throttle_block,
             shadow=options.throttle_shadow,
         )
     return Tier(
         options.replicas,
         strategy=strategy(options),
-        readiness=ReadinessTracker(policy, outliers=OutlierDetector()),
+        readiness=ReadinessTracker(
+            policy,
+            # A replica that is tried too early costs one request its first attempt, and a second one is made.
+            outliers=OutlierDetector(base=5.0),
+            # Only where no probe is good: then it says more of the probe than of those who were ready.
+            panic_threshold=1e-9,
+        ),
         throttle=throttle,
     )
 
