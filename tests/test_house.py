@@ -38,6 +38,7 @@ LEVELS = (
     ("replica", "outcome", "errors", "clock", "retries"),
     ("ring", "readiness", "cache", "throttle", "affinity", "hedging", "pins"),
     ("balance", "decision"),
+    ("lease",),
     ("tier", "http"),
     ("adapters", "simulate", "testing"),
     ("serve",),

@@ -5,7 +5,6 @@ Values alone: who decides, and how, is not known here. To be matched, with ``ass
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Hashable
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -13,7 +12,7 @@ from .pins import Pin
 from .readiness import ReadySet
 from .replica import Replica
 
-__all__ = ["Decision", "Forward", "Hit", "Refuse", "Unavailable", "new_forward"]
+__all__ = ["Decision", "Forward", "Hit", "Knows", "Refuse", "Unavailable", "new_tuple"]
 
 
 class Knows(Protocol):
@@ -104,7 +103,7 @@ Forward.__eq__ = object.__eq__  # type: ignore[method-assign]
 Forward.__ne__ = object.__ne__  # type: ignore[method-assign]
 Forward.__hash__ = object.__hash__  # type: ignore[method-assign]
 
-new_forward = functools.partial(tuple.__new__, Forward)
-"""Makes a Forward of a tuple of its fields without a frame of Python, which is a third of the price."""
+new_tuple = tuple.__new__
+"""Makes a Forward or an Outcome of its fields without a frame of Python, which is a third of the price."""
 
 Decision: TypeAlias = Refuse | Hit | Forward | Unavailable

@@ -6,7 +6,6 @@ Knows no replica and no request, only how many of each kind there were.
 from __future__ import annotations
 
 import math
-from itertools import count
 from threading import Lock
 
 __all__ = ["RetryBudget"]
@@ -29,20 +28,10 @@ class RetryBudget:
         TypeError: An argument is not a number.
 
     Attributes:
-        deposit: Call it without arguments to count a first attempt.
+        firsts: First attempts so far, to be counted up by one for each; ``deposit`` does that.
     """
 
-    __slots__ = (
-        "_balance",
-        "_counted",
-        "_firsts",
-        "_lock",
-        "_seen",
-        "deposit",
-        "per_second",
-        "ratio",
-        "reserve",
-    )
+    __slots__ = ("_balance", "_counted", "_lock", "_seen", "firsts", "per_second", "ratio", "reserve")
 
     def __init__(self, ratio: float = 0.2, per_second: float = 10.0, reserve: float = 100.0) -> None:
         for name, value, least in (
@@ -57,21 +46,25 @@ class RetryBudget:
         self.ratio = ratio
         self.per_second = per_second
         self.reserve = reserve
-        # On the path of every request, hence a builtin: no frame, no lock, and no thread loses a count. What
-        # first attempts earned is only worked out when somebody wants to spend it.
-        self._firsts = count()
-        self.deposit = self._firsts.__next__
+        # On the path of every request, hence a bare number: what first attempts earned is only worked out
+        # when somebody wants to spend it. Adding one to it is a single step of CPython; an interpreter that
+        # loses a count between threads allows a fifth of a retry less.
+        self.firsts = 0
         self._counted = 0
         self._balance = float(reserve)
         self._seen: float | None = None
         self._lock = Lock()
 
+    def deposit(self) -> None:
+        """Count a first attempt."""
+        self.firsts += 1
+
     def withdraw(self, now: float) -> bool:
         """Return whether one more retry may go out at ``now``, and count it when it may."""
         with self._lock:
-            firsts = next(self._firsts)
+            firsts = self.firsts
             balance = self._balance + (firsts - self._counted) * self.ratio
-            self._counted = firsts + 1  # looking at the count moved it on by one
+            self._counted = firsts
             if self._seen is None:
                 self._seen = now
             elif now > self._seen:

@@ -8,17 +8,17 @@ closed set of values; it never waits, sleeps or performs I/O. The way back is as
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-from collections.abc import Hashable, Iterable
-from types import TracebackType
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .balance import PowerOfTwo, Strategy, as_strategy
+from .balance.strategy import is_faithful, is_untimed
 from .clock import Clock, monotonic
-from .decision import Decision, Forward, Hit, Refuse, Unavailable, new_forward
-from .errors import AlreadyFinished, NoReplica, NotServed, Refused, StrategyError, UnknownReplica
-from .outcome import Outcome, Verdict
+from .decision import Decision, Forward, Hit, Refuse, Unavailable, new_tuple
+from .errors import AlreadyFinished, StrategyError, UnknownReplica
+from .lease import Lease
+from .outcome import Outcome
 from .pins import Pin
 from .readiness import ReadinessTracker, ReadySet
 from .replica import Replica
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Decision", "Forward", "Hit", "Lease", "Refuse", "Tier", "Unavailable"]
 
 MISSING = object()
-
-new_outcome = functools.partial(tuple.__new__, Outcome)
-"""Makes an outcome that needs no checking, without a frame of Python."""
 
 
 class Tier:
@@ -76,9 +73,15 @@ class Tier:
         self.retries = RetryBudget() if retries is None else retries
         self.max_attempts = max_attempts
         self._clock = clock
+        # Looked up once: on the way of every request each costs what a clock costs to read. For the same
+        # reason they are called by a local name, which CPython 3.11 does faster than by an attribute.
+        self._choose: Pick = self.strategy.pick if is_faithful(self.strategy.pick) else self._checked
+        self._started: Callable[[Replica], None] = self.strategy.started
+        self._finished: Callable[[Replica, Outcome], None] = self.strategy.finished
+        self._untimed = is_untimed(self._finished) and self.readiness.outliers is None
         # Adding to and removing from a set of identities are single steps of the interpreter, so a Forward
         # is finished once whatever the threads do, without a lock.
-        self._open: set[Forward] = set()
+        self._open: set[Forward | Lease] = set()
         known = self.readiness.members
         new = [replica for replica in replicas if replica not in known]
         if new:
@@ -95,7 +98,7 @@ class Tier:
 
     @property
     def in_flight(self) -> int:
-        """How many Forwards are not finished yet."""
+        """How many Forwards and leases are not finished yet."""
         return len(self._open)
 
     def decide(
@@ -120,13 +123,30 @@ class Tier:
             ValueError: ``cost`` is more than the throttle ever admits.
             StrategyError: The strategy picked a replica that is not ready.
         """
-        if throttle_key is not None and (refusal := self.admit(throttle_key, cost)) is not None:
-            return refusal
-        if cache_key is not None and self.cache is not None:
-            value = self.cache.get(cache_key, MISSING)
+        if throttle_key is not None and (throttle := self.throttle) is not None:
+            wait = throttle.take(throttle_key, cost)
+            if wait > 0:
+                return Refuse(wait, throttle_key)
+        if cache_key is not None and (cache := self.cache) is not None:
+            value = cache.get(cache_key, MISSING)
             if value is not MISSING:
                 return Hit(value, cache_key)
-        return self._pick(key, cache_key, None, pin)
+        readiness, clock, choose, started = self.readiness, self._clock, self._choose, self._started
+        now = clock()
+        if not now < readiness.wakes:  # an attribute, where a call would cost as much as the random number
+            readiness.tick(now)
+        ready = readiness.ready
+        self.retries.firsts += 1
+        replica = None if pin is None else ready.keeps(pin.replica_id)
+        if replica is None:
+            if pin is None or not pin.hard:
+                replica = choose(ready, key)
+            if replica is None:
+                return self._unavailable(now, (), pin)
+        forward = new_tuple(Forward, (replica, 1, key, cache_key, now, ready, (), self, pin))
+        started(replica)
+        self._open.add(forward)
+        return forward
 
     def admit(self, throttle_key: Hashable, cost: float = 1) -> Refuse | None:
         """Ask the throttle alone; None means admitted."""
@@ -172,13 +192,31 @@ class Tier:
             return Unavailable(1.0, reason=f"all {self.max_attempts} attempts failed")
         if forward.pin is not None and forward.pin.hard:
             return Unavailable(1.0, reason=f"it is pinned to {forward.pin.replica_id}, which failed")
-        return self._pick(forward.key, forward.cache_key, forward, unseen=unseen)
+        now = self._clock()
+        self.readiness.tick(now)
+        _, attempt, key, cache_key, _, _, tried, _, _ = forward
+        tried = (*tried, forward.replica.id)
+        ready = self.readiness.ready.without(tried)
+        if ready and not unseen and not self.retries.withdraw(now):
+            return Unavailable(1.0, reason="the retry budget is used up")
+        replica = self._choose(ready, key)
+        if replica is None:
+            return self._unavailable(now, tried, None)
+        again = Forward(replica, attempt + 1, key, cache_key, now, ready, tried, self, None)
+        self._started(replica)
+        self._open.add(again)
+        return again
 
     def lease(
         self, key: str | bytes | None = None, *, throttle_key: Hashable = None, cost: float = 1
     ) -> Lease:
-        """Borrow a replica for the length of a ``with`` block, which finishes the Forward in the end."""
-        return Lease(self, key, throttle_key, cost)
+        """Borrow a replica for the length of a ``with`` block, which gives it back whatever happens."""
+        lease = Lease()  # filled from here, since an __init__ would be one more frame of Python
+        lease._tier = self
+        lease._key = key
+        lease._throttle_key = throttle_key
+        lease._cost = cost
+        return lease
 
     def finish(self, forward: Forward, outcome: Outcome) -> None:
         """Say how a Forward ended: to the loads, to passive health and to the cache.
@@ -190,56 +228,29 @@ class Tier:
             self._open.remove(forward)
         except KeyError:
             raise AlreadyFinished(f"attempt {forward.attempt} on {forward.replica.id} is not open") from None
+        self._conclude(forward.replica, outcome, forward.cache_key)
+
+    def _conclude(self, replica: Replica, outcome: Outcome, cache_key: Hashable = None) -> None:
         # Whoever raises, the others are told: a count that never goes down again is worse than any error.
         try:
-            self.strategy.finished(forward.replica, outcome)
+            self._finished(replica, outcome)
         finally:
             try:
                 if self.readiness.outliers is not None:
-                    self._tell_of(forward.replica, outcome)
+                    self._tell_of(replica, outcome)
             finally:
-                if forward.cache_key is not None and outcome.ok:
-                    self._store(forward.cache_key, outcome)
+                if cache_key is not None and outcome.ok:
+                    self._store(cache_key, outcome)
 
-    def _pick(
-        self,
-        key: str | bytes | None,
-        cache_key: Hashable,
-        failed: Forward | None = None,
-        pin: Pin | None = None,
-        *,
-        unseen: bool = False,
-    ) -> Forward | Unavailable:
-        """Pick for a first attempt, or for the one after ``failed``."""
-        readiness = self.readiness
-        now = self._clock()
-        if not now < readiness.wakes:  # an attribute, where a call would cost as much as the random number
-            readiness.tick(now)
-        ready = readiness.ready
-        tried: tuple[str, ...] = ()
-        attempt = 1
-        if failed is None:
-            self.retries.deposit()
-        else:
-            tried = (*failed.tried, failed.replica.id)
-            attempt = failed.attempt + 1
-            ready = ready.without(tried)
-            if ready and not unseen and not self.retries.withdraw(now):
-                return Unavailable(1.0, reason="the retry budget is used up")
-        strategy = self.strategy
-        replica = None if pin is None else ready.keeps(pin.replica_id)
-        if replica is None:
-            if ready and (pin is None or not pin.hard):
-                replica = strategy.pick(ready, key)
-            if replica is None:
-                return self._unavailable(now, tried, pin)
+    def _checked(self, ready: Sequence[Replica], key: str | bytes | None) -> Replica | None:
+        """Pick by a strategy of unknown manners: it need not bear an empty set, and may pick no stranger."""
+        replica = self.strategy.pick(ready, key) if ready else None
+        if replica is not None:
+            assert isinstance(ready, ReadySet)
             known = ready.by_id.get(replica.id)
             if known is not replica and known != replica:
-                raise StrategyError(f"{strategy!r} picked {replica!r}, which is not in the ready set")
-        forward = new_forward((replica, attempt, key, cache_key, now, ready, tried, self, pin))
-        strategy.started(replica)
-        self._open.add(forward)
-        return forward
+                raise StrategyError(f"{self.strategy!r} picked {replica!r}, which is not in the ready set")
+        return replica
 
     def _tell_of(self, replica: Replica, outcome: Outcome) -> None:
         with contextlib.suppress(UnknownReplica):  # a stream may outlast the memory of who left
@@ -263,78 +274,3 @@ class Tier:
         """Say of every member that is not in ``ready`` why it cannot serve now."""
         outside = [member for member in self.readiness.members if member.id not in ready.by_id]
         return [(member.id, str(self.readiness.explain(member))) for member in outside]
-
-
-class Lease:
-    """A replica, borrowed: ``with tier.lease(key) as lease: call(lease.replica.url)``.
-
-    Leaving the block finishes the Forward: an ``Exception`` as the replica's failure, anything else that
-    breaks out (a cancelled task, Ctrl-C) as the caller's own leaving. ``finish`` says otherwise.
-    """
-
-    __slots__ = ("_cost", "_key", "_throttle_key", "_tier", "forward")
-
-    def __init__(self, tier: Tier, key: str | bytes | None, throttle_key: Hashable, cost: float) -> None:
-        self._tier = tier
-        self._key = key
-        self._throttle_key = throttle_key
-        self._cost = cost
-        self.forward: Forward | None = None
-
-    @property
-    def replica(self) -> Replica:
-        """Who was lent."""
-        if self.forward is None:
-            raise AlreadyFinished("the lease has not begun: use it in a with statement")
-        return self.forward.replica
-
-    def finish(self, outcome: Outcome) -> None:
-        """Say early how it ended; leaving the block then adds nothing.
-
-        Raises:
-            AlreadyFinished: It has ended before.
-        """
-        if self.forward is None:
-            raise AlreadyFinished("the lease has not begun: use it in a with statement")
-        self._tier.finish(self.forward, outcome)
-
-    def __enter__(self) -> Lease:
-        """Borrow.
-
-        Raises:
-            Refused: The throttle said no.
-            NoReplica: Nobody can serve.
-        """
-        tier = self._tier
-        throttle_key = self._throttle_key
-        decision: Decision | None = None if throttle_key is None else tier.admit(throttle_key, self._cost)
-        if decision is None:
-            decision = tier._pick(self._key, None)
-        if type(decision) is Forward:
-            self.forward = decision
-            return self
-        raise not_lent(decision)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        tier, forward = self._tier, self.forward
-        if forward not in tier._open:
-            return  # finished within the block
-        assert forward is not None
-        if error is None:
-            latency = tier._clock() - forward.started
-            outcome = new_outcome((Verdict.OK, latency if latency > 0 else 0.0, None, None, ""))
-        elif isinstance(error, Exception):
-            outcome = Outcome.failure(f"{type(error).__name__}: {error}")
-        else:
-            outcome = Outcome.cancelled(type(error).__name__)
-        tier.finish(forward, outcome)
-
-
-def not_lent(decision: Decision) -> NotServed:
-    """Return the exception for a decision that lends nothing."""
-    if isinstance(decision, Refuse):
-        return Refused(decision.explain(), decision.retry_after)
-    assert isinstance(decision, Unavailable), decision
-    return NoReplica(decision.explain(), decision.retry_after)

@@ -9,7 +9,7 @@ from ..outcome import Outcome
 from ..readiness import ReadySet
 from ..replica import Replica
 from .load import InFlight, Load, listen
-from .strategy import Key
+from .strategy import Key, faithful
 
 __all__ = ["LeastLoaded"]
 
@@ -37,6 +37,7 @@ class LeastLoaded:
         listen(LeastLoaded, self, self.load)
         self._random = (random.Random() if rng is None else rng).random
 
+    @faithful
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return the least loaded of ``ready``; the key is ignored."""
         if not isinstance(ready, ReadySet):

@@ -14,7 +14,7 @@ from math import floor
 from ..outcome import Outcome
 from ..replica import Replica
 from .load import InFlight, Load, listen
-from .strategy import Key
+from .strategy import Key, faithful
 from .view import NOTHING, look
 
 __all__ = ["PowerOfTwo"]
@@ -47,6 +47,7 @@ class PowerOfTwo:
         self._random = (random.Random() if rng is None else rng).random
         self._view = NOTHING
 
+    @faithful
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return the less loaded of two of ``ready``; the key is ignored."""
         seen, candidates, n, sums = self._view

@@ -9,7 +9,7 @@ from math import floor
 
 from ..outcome import Outcome
 from ..replica import Replica
-from .strategy import Key, untimed
+from .strategy import Key, faithful, untimed
 from .view import NOTHING, look
 
 __all__ = ["RandomChoice"]
@@ -28,6 +28,7 @@ class RandomChoice:
         self._random = (random.Random() if rng is None else rng).random
         self._view = NOTHING
 
+    @faithful
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return any of ``ready``; the key is ignored."""
         seen, candidates, n, sums = self._view

@@ -13,7 +13,7 @@ from math import gcd
 
 from ..outcome import Outcome
 from ..replica import Replica
-from .strategy import Key, untimed
+from .strategy import Key, faithful, untimed
 from .view import NOTHING, look
 
 __all__ = ["RoundRobin"]
@@ -44,6 +44,7 @@ class RoundRobin:
         self._turn = 0
         self._view = NOTHING
 
+    @faithful
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return the one whose turn it is; the key is ignored."""
         seen, candidates, n, sums = self._view

@@ -13,9 +13,9 @@ from typing import Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 from ..outcome import Outcome
 from ..replica import Replica
 
-__all__ = ["Key", "Pick", "Strategy", "as_strategy", "is_untimed", "untimed"]
+__all__ = ["Key", "Pick", "Strategy", "as_strategy", "faithful", "is_faithful", "is_untimed", "untimed"]
 
-F = TypeVar("F", bound=Callable[..., None])
+F = TypeVar("F", bound=Callable[..., object])
 
 Key: TypeAlias = str | bytes | None
 """What a request wants to be kept together by; None, and the empty ones, mean that it does not care."""
@@ -69,7 +69,21 @@ def untimed(finished: F) -> F:
     return finished
 
 
-def is_untimed(finished: Callable[..., None]) -> bool:
+def faithful(pick: F) -> F:
+    """Mark a ``pick`` that cannot return who is not in the set it is given, so that nobody need look.
+
+    The function's own, like ``untimed``: an override is looked after again.
+    """
+    pick.__dict__["faithful"] = True
+    return pick
+
+
+def is_faithful(pick: Callable[..., object]) -> bool:
+    """Return whether ``pick`` is marked as one whose choice needs no look."""
+    return getattr(pick, "faithful", False) is True
+
+
+def is_untimed(finished: Callable[..., object]) -> bool:
     """Return whether ``finished`` is marked as one that makes nothing of latencies."""
     return getattr(finished, "untimed", False) is True
 
