@@ -18,6 +18,7 @@ import pytest
         ("replicated.adapters.async_loader", "anyio", "anyio"),
         ("replicated.adapters.throttle_wait", "anyio", "anyio"),
         ("replicated.adapters.dns_membership", "dns", "dns"),
+        ("replicated.adapters.redis_client", "redis", "redis"),
         ("replicated.serve.server", "uvicorn", "serve"),
     ],
 )

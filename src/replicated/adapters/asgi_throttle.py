@@ -11,7 +11,7 @@ from ..http.identity import Client, Identity, Network, address_key
 from ..http.message import Headers, Request
 from ..http.ratelimit import ratelimit_fields, with_ratelimit
 from ..throttle import Admits, AdmitsLater, PathTemplates, TellsQuotas, normalized
-from .admission import ThrottleKey, too_many
+from .admission import ThrottleKey, left, taken, telling, too_many
 from .asgi_front import Arrivals, ASGIApp, Message, Receive, Scope, Send, request_of, respond
 
 __all__ = ["ThrottleMiddleware", "by_address_and_path"]
@@ -56,11 +56,7 @@ class ThrottleMiddleware:
                 raise ValueError(f"trusted must be left to the identity, not be {trusted!r}")
             self.identity = identity
         self.key = key or by_address_and_path()
-        self.tells: TellsQuotas | None = None
-        if fields:
-            if not isinstance(throttle, TellsQuotas):
-                raise TypeError(f"fields need a throttle that tells what is left, not {throttle!r}")
-            self.tells = throttle
+        self.tells = telling(throttle) if fields else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
@@ -68,12 +64,11 @@ class ThrottleMiddleware:
         if key is None:
             await self.app(scope, receive, send)
             return
-        taken = self.throttle.take(key)
-        wait = taken if isinstance(taken, float | int) else await taken
+        wait = await taken(self.throttle, key)
         if wait > 0:
             await self.refuse(key, wait, scope, receive, send)
         elif self.tells is not None and scope["type"] == "http":
-            await self.app(scope, receive, telling(send, self.tells, key))
+            await self.app(scope, receive, telling_send(send, self.tells, key, wait))
         else:
             await self.app(scope, receive, send)
 
@@ -82,12 +77,12 @@ class ThrottleMiddleware:
         return self.key(self.identity.client(request.peer, request.scheme, request.headers), request)
 
     async def refuse(self, key: str, wait: float, scope: Scope, receive: Receive, send: Send) -> None:
-        left: Headers = [] if self.tells is None else ratelimit_fields(self.tells.quotas(key))
+        said: Headers = [] if self.tells is None else ratelimit_fields(left(self.tells, key, wait))
         if scope["type"] == "http":
-            await respond(too_many(wait, left), Arrivals(scope, receive), send)
+            await respond(too_many(wait, said), Arrivals(scope, receive), send)
         elif "websocket.http.response" in (scope.get("extensions") or ()):
             opening = {**scope, "method": "GET"}  # which a WebSocket's scope does not say
-            await respond(too_many(wait, left), Arrivals(opening, receive), as_refusal(send))
+            await respond(too_many(wait, said), Arrivals(opening, receive), as_refusal(send))
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -101,12 +96,12 @@ def as_refusal(send: Send) -> Send:
     return send_refusal
 
 
-def telling(send: Send, tells: TellsQuotas, key: str) -> Send:
+def telling_send(send: Send, tells: TellsQuotas, key: str, wait: float) -> Send:
     """Return ``send`` for a response that says what is left to ``key`` when it begins."""
 
     async def send_told(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = with_ratelimit(message.get("headers", ()), tells.quotas(key))
+            headers = with_ratelimit(message.get("headers", ()), left(tells, key, wait))
             message = {**message, "headers": headers}
         await send(message)
 

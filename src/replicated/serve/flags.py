@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from . import options as parse
-from .options import STRATEGIES, THROTTLE_KEYS
+from .options import STRATEGIES, THROTTLE_DOWN, THROTTLE_KEYS
 
 __all__ = ["Parsed", "SectionedCommand", "serve_flags"]
 
@@ -149,6 +149,18 @@ SECTIONS: dict[str, list[Flag]] = {
             type=float,
             default=0.0,
             help="Seconds that a refused key is refused whatever it asks.  [default: 0]",
+        ),
+        flag(
+            "--throttle-redis",
+            metavar="URL",
+            help="Share the limit with all who name this Valkey or Redis: redis://host:6379/0.",
+        ),
+        flag("--throttle-deadline", type=float, default=0.1, help="Seconds that it has for an answer."),
+        flag(
+            "--throttle-down",
+            type=click.Choice(THROTTLE_DOWN),
+            default="local",
+            help="Who decides while it gives none: a throttle of this process, or all in, or all out.",
         ),
         flag("--throttle-shadow", is_flag=True, help="Refuse nobody; only count who would be."),
         flag("--ratelimit-fields", is_flag=True, help="Say in RateLimit and RateLimit-Policy what is left."),

@@ -16,10 +16,21 @@ from ..adapters.upstream import Origin
 from ..errors import MissingExtra
 from ..replica import Replica
 
-__all__ = ["STRATEGIES", "THROTTLE_KEYS", "ServeOptions", "listen", "members", "rate", "size", "upstreams"]
+__all__ = [
+    "STRATEGIES",
+    "THROTTLE_DOWN",
+    "THROTTLE_KEYS",
+    "ServeOptions",
+    "listen",
+    "members",
+    "rate",
+    "size",
+    "upstreams",
+]
 
 STRATEGIES = ("power-of-two", "round-robin", "least-loaded", "ring-hash", "random")
 THROTTLE_KEYS = ("client-address", "path")
+THROTTLE_DOWN = ("local", "open", "closed")
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -46,6 +57,9 @@ class ServeOptions:
     throttle_paths: tuple[str, ...] = ()
     throttle_block: float = 0.0
     throttle_shadow: bool = False
+    throttle_redis: str | None = None
+    throttle_deadline: float = 0.1
+    throttle_down: Literal["local", "open", "closed"] = "local"
     ratelimit_fields: bool = False
     trusted: tuple[str, ...] = ()
     trust_hops: int = 0

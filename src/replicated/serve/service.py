@@ -32,7 +32,14 @@ __all__ = ["Service"]
 
 NEEDS = {
     "cache": ("ttl", "cache_grace", "cache_keep", "purge_from"),
-    "throttle": ("burst", "throttle_paths", "throttle_block", "throttle_shadow", "throttle_redis", "ratelimit_fields"),
+    "throttle": (
+        "burst",
+        "throttle_paths",
+        "throttle_block",
+        "throttle_shadow",
+        "throttle_redis",
+        "ratelimit_fields",
+    ),
 }
 """What makes no sense without something else."""
 
