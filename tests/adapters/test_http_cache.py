@@ -186,7 +186,7 @@ def test_a_304_to_one_with_credentials_is_not_stored() -> None:
         clock.advance(61)
         response = await cache(get(cookie="a=b"))
         assert find(response.headers, b"x-user") == b"alice"
-        [stored] = cache.store["http://h/"]
+        [stored] = cache.pages.store["http://h/"]
         assert find(stored.headers, b"x-user") is None
 
     run(story)
@@ -219,7 +219,7 @@ def test_what_is_too_large_passes() -> None:
             origin = Origin(scene)
             cache = make(origin, largest=7)
             assert (await fetched(cache, get()))[:2] == (200, b"1234567890")
-            assert not cache.store
+            assert not cache.pages.store
             assert "http://h/" in cache.unstorable  # nobody waits for the next one
             assert (cache.flights, cache.allowance.held, origin.closed) == ({}, 0, 1)
 
@@ -241,7 +241,7 @@ def test_what_breaks_off_is_not_stored() -> None:
             await fetched(cache, get())
         for _ in range(2):
             assert (await fetched(cache, get()))[0] == 200
-        assert not cache.store
+        assert not cache.pages.store
         assert (cache.flights, cache.allowance.held, origin.closed) == ({}, 0, 3)
 
     run(story)
@@ -259,7 +259,7 @@ def test_streams_pass_at_once() -> None:
         for piece in (b"a", b"b"):
             scene.body.release()
             assert await anext(response.body) == piece
-        assert not cache.store
+        assert not cache.pages.store
         scene.body.release()
         with pytest.raises(StopAsyncIteration):
             await anext(response.body)
@@ -299,7 +299,7 @@ def test_a_reader_that_leaves_ends_the_fetch() -> None:
         cache = make(origin)
         response = await cache(get())
         await response.close()
-        assert (cache.flights, origin.closed, len(cache.store)) == ({}, 1, 0)
+        assert (cache.flights, origin.closed, len(cache.pages.store)) == ({}, 1, 0)
 
     run(story)
 
@@ -633,7 +633,7 @@ def test_a_change_whose_end_nobody_saw() -> None:
         await fetched(cache, get())
         with pytest.raises(RuntimeError, match="broken"):
             await fetched(cache, get("PUT"))
-        assert not cache.store
+        assert not cache.pages.store
 
     run(story)
 
@@ -650,7 +650,7 @@ def test_a_change_overtakes_a_fetch() -> None:
         await fetched(cache, get("POST"))
         scene.go()
         assert (await leader)[1] == b"old"
-        assert not cache.store
+        assert not cache.pages.store
         assert (await fetched(cache, get()))[1] == b"page"
 
     run(story)
@@ -672,7 +672,7 @@ def test_purge_by_tag() -> None:
         assert cache.purge(b"shoes") == 1
         scene.go()
         await leader
-        assert set(cache.store) == {"http://h/b", "http://h/c"}
+        assert set(cache.pages.store) == {"http://h/b", "http://h/c"}
         assert cache.purge(b"all") == 1
 
     run(story)
@@ -755,6 +755,6 @@ def test_nothing_larger_than_the_store() -> None:
     async def story() -> None:
         cache = make(Origin(answer()), size=100, largest=1000)
         assert (await fetched(cache, get()))[1] == b"page"
-        assert not cache.store
+        assert not cache.pages.store
 
     run(story)

@@ -223,7 +223,7 @@ def test_what_is_under_way_is_not_stored() -> None:
             assert await purged(handler, ask(method="PURGE", **fields)) == 0
             go.set()
             assert (await reading).body == b"old"
-            assert not handler.cache.store
+            assert not handler.cache.pages.store
 
     run(story)
 

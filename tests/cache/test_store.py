@@ -197,7 +197,7 @@ def test_a_destructor_may_use_the_cache():
 @pytest.mark.parametrize("policy", ["lru", "sieve"])
 def test_a_hit_is_a_use(policy):
     """Under either policy, whichever way an entry is read, it outlives one that was not."""
-    for read in (Cache.get, Cache.__getitem__, lambda cache, key: cache._at(key, 0.0, None)):
+    for read in (Cache.get, Cache.__getitem__, lambda cache, key: cache.at(key, 0.0, None)):
         cache = Cache(2, policy=policy)
         cache["a"] = 1
         cache["b"] = 1
@@ -427,7 +427,7 @@ def test_an_entry_that_left_since_it_was_looked_up_is_served(clock):
     """A reader that meets a removal half-way serves the value that was live when it looked."""
     cache = Cache(2, 10, clock=clock)
     cache["a"] = 1
-    for read in (lambda: cache.get("a"), lambda: cache["a"], lambda: cache._at("a", clock.now, None)):
+    for read in (lambda: cache.get("a"), lambda: cache["a"], lambda: cache.at("a", clock.now, None)):
         cache.set("a", 1)
         entry = cache._data["a"]
         del cache._shelf.order[entry]

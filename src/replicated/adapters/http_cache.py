@@ -8,9 +8,7 @@ for a while and nobody waits for it again. It is bound to one event loop.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Hashable
 from dataclasses import replace
 from typing import assert_never
 
@@ -20,9 +18,12 @@ from ..http.caching import RESCUED, Confirmed, Fetch, HttpCacheRules, Keep, Mism
 from ..http.dates import format_date
 from ..http.fields import find, problem
 from ..http.identity import Identity
-from ..http.message import Handler, Headers, Request, Response
+from ..http.message import Handler, Request, Response
 from ..http.stored import Stored
+from .page_flight import PageFlight
+from .pages import Pages
 from .recording import Allowance, Recording
+from .redis_pages import RedisPages
 
 __all__ = ["HttpCache", "http_date"]
 
@@ -34,8 +35,6 @@ HIT_FOR_MISS = 10.0
 """Seconds that an answer which could not be stored keeps others from waiting for the next one."""
 REST = 1.0
 """Seconds after a failed refresh in which nobody tries the next one."""
-REMEMBERED = 120.0
-"""Seconds that an invalidation outlives: a fetch that began before it must not store what it brings after."""
 MOST_KEYS = 10_000
 GATEWAY = frozenset((502, 503, 504))
 """Answers that speak of the replicas and not of the request: those who wait for the same page get them too.
@@ -45,26 +44,6 @@ Another error may be the fault of this very request, which must not be able to b
 def http_date() -> bytes:
     """Return the time of day as HTTP writes it."""
     return format_date(int(time.time()))
-
-
-class Flight:
-    """One fetch under way, and who waits for it."""
-
-    __slots__ = ("failed", "landed", "shared", "waiting")
-
-    def __init__(self) -> None:
-        self.landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.failed = False
-        self.shared: tuple[int, Headers] | None = None  # what those who wait are told of the failure
-        self.waiting = 0
-
-    async def wait(self, timeout: float) -> None:
-        """Return when it is over, or after ``timeout`` seconds."""
-        self.waiting += 1
-        try:
-            await asyncio.wait([self.landed], timeout=timeout)
-        finally:
-            self.waiting -= 1
 
 
 class HttpCache:
@@ -78,6 +57,7 @@ class HttpCache:
         largest: Bytes of a body beyond which it is passed on and not stored; an eighth of ``size`` by
             default, so that one download does not turn out everything else.
         patience: Seconds that a request waits for another's fetch of the same page.
+        level: What other caches share with this one: looked in where this one has no answer.
         clock: Seconds, monotonic.
         wall: The time of day in Unix seconds, for the dates in headers.
 
@@ -94,6 +74,7 @@ class HttpCache:
         identity: Identity | None = None,
         largest: int | None = None,
         patience: float = PATIENCE,
+        level: RedisPages | None = None,
         clock: Clock = monotonic,
         wall: Clock = time.time,
     ) -> None:
@@ -108,25 +89,33 @@ class HttpCache:
         self.identity = identity or Identity()
         self.largest = max(1, size // 8) if largest is None else largest
         self.patience = patience
+        self.level = level
         self.clock = clock
         self.wall = wall
-        self.store: Cache[str, tuple[Stored, ...]] = Cache(size, getsizeof=weight, clock=clock)
+        self.pages = Pages(size, self.rules, level, clock)
         self.unstorable: Cache[str, bool] = Cache(MOST_KEYS, ttl=HIT_FOR_MISS, clock=clock)
         self.resting: Cache[str, bool] = Cache(MOST_KEYS, ttl=REST, clock=clock)
-        self.turns = itertools.count()  # orders fetches and changes, which a clock may show as simultaneous
-        self.changed: Cache[Hashable, int] = Cache(MOST_KEYS, ttl=REMEMBERED, clock=clock)
-        self.flights: dict[str, Flight] = {}
+        self.flights: dict[str, PageFlight] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.allowance = Allowance(size)
 
     async def __call__(self, request: Request) -> Response:
         """Answer from the store, or through ``inner``."""
-        client = self.identity.client(request.peer, request.scheme, request.headers)
-        host = client.host if client.host is not None else find(request.headers, b"host") or b""
+        headers = request.headers
+        fields = dict(reversed(headers))  # of each field the first line, as for `find`
+        scheme, host = request.scheme, fields.get(b"host", b"")
+        if self.identity.trusts(request.peer):
+            client = self.identity.client(request.peer, scheme, headers)
+            scheme, host = client.scheme, host if client.host is None else client.host
         if request.method not in ("GET", "HEAD") or request.body is not None:
-            return await self.through(request, client.scheme, host)
-        key = self.rules.key(request.target, client.scheme, host)
-        decision = self.rules.lookup(request, self.store.get(key, ()), self.clock())
+            return await self.through(request, scheme, host)
+        key, now = self.rules.key(request.target, scheme, host), self.clock()
+        variants = self.pages.store.at(key, now, ())
+        if request.method == "GET":  # what most requests are: answered at once, where they are hits
+            hit = self.rules.hit(request, fields, variants, now)
+            if hit is not None:
+                return hit
+        decision = self.rules.lookup(request, variants, now)
         if isinstance(decision, Serve):
             if decision.refresh is not None:
                 self.refresh(request, key, decision.refresh)
@@ -135,20 +124,24 @@ class HttpCache:
 
     def purge(self, tag: bytes) -> int:
         """Forget every response that carries ``tag`` in Surrogate-Key or Cache-Tag; return how many keys."""
-        self.changed.set(tag, next(self.turns))
-        return self.store.purge(tag)
+        return self.pages.purge(tag)
 
     def forget(self, key: str) -> bool:
         """Forget what is stored under a key, or is on its way there; return whether it was stored."""
-        self.changed.set(key, next(self.turns))
         self.flights.pop(key, None)
-        return self.store.delete(key)
+        return self.pages.forget(key)
+
+    async def confirmed(self) -> bool | None:
+        """Return whether what is shared has forgotten what this cache has; None where nothing is shared."""
+        return None if self.level is None else await self.level.confirmed()
 
     async def aclose(self) -> None:
-        """End the refreshes that are under way."""
+        """End the refreshes that are under way, and let what is on its way to what is shared arrive."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.level is not None:
+            await self.level.aclose()
 
     # -- requests that are passed through ---------------------------------------------------------------
 
@@ -179,13 +172,13 @@ class HttpCache:
                 break
             flight = self.flights.get(key)
             if flight is None:
-                flight = self.flights[key] = Flight()
-                return await self.fetch(request, key, fetch, flight)
+                flight = self.flights[key] = PageFlight()
+                return await self.lead(request, key, fetch, flight)
             left = until - self.clock()
             if left <= 0:
                 break
             await flight.wait(left)
-            decision = self.rules.lookup(request, self.store.get(key, ()), self.clock())
+            decision = self.rules.lookup(request, self.pages.get(key), self.clock())
             if isinstance(decision, Serve):
                 return decision.response
             if flight.failed:
@@ -199,19 +192,44 @@ class HttpCache:
             fetch = decision
         return await self.fetch(request, key, fetch, None)
 
+    async def lead(self, request: Request, key: str, fetch: Fetch, flight: PageFlight) -> Response:
+        """Look in what is shared, and fetch what is not there; the others wait for either."""
+        try:
+            adopted = await self.pages.adopt(key)
+        except BaseException:
+            self.land(key, flight)
+            raise
+        if adopted:
+            decision = self.rules.lookup(request, self.pages.get(key), self.clock())
+            if isinstance(decision, Serve):
+                self.land(key, flight)
+                if decision.refresh is not None:
+                    self.refresh(request, key, decision.refresh)
+                return decision.response
+            fetch = decision
+        return await self.fetch(request, key, fetch, flight)
+
     def refresh(self, request: Request, key: str, fetch: Fetch) -> None:
         """Fetch beside the request, unless somebody does or has just failed to."""
         if key in self.flights or key in self.resting:
             return
-        flight = self.flights[key] = Flight()
+        flight = self.flights[key] = PageFlight()
         task = asyncio.ensure_future(self.renew(replace(request, method="GET"), key, fetch, flight))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         task.add_done_callback(lambda _: self.land(key, flight))  # also of one cancelled before it ran
 
-    async def renew(self, request: Request, key: str, fetch: Fetch, flight: Flight) -> None:
+    async def renew(self, request: Request, key: str, fetch: Fetch, flight: PageFlight) -> None:
         self.resting.set(key, True)
         try:
+            if await self.pages.adopt(key):
+                decision = self.rules.lookup(request, self.pages.get(key), self.clock())
+                if not isinstance(decision, Serve):
+                    fetch = decision
+                elif decision.refresh is None:
+                    return  # another has refreshed it
+                else:
+                    fetch = decision.refresh
             response = await self.fetch(request, key, fetch, flight)
             try:
                 if not isinstance(response.body, bytes):
@@ -224,9 +242,9 @@ class HttpCache:
                 {"message": f"{key} could not be refreshed", "exception": error}
             )
 
-    async def fetch(self, request: Request, key: str, fetch: Fetch, flight: Flight | None) -> Response:
+    async def fetch(self, request: Request, key: str, fetch: Fetch, flight: PageFlight | None) -> Response:
         """Ask ``inner``, and keep the answer if the rules allow. With a flight, others wait for it."""
-        began, asked = next(self.turns), self.clock()
+        began, asked = self.pages.turn(), self.clock()
         # Who fetches alone, for want of somebody to share with, may as well ask on its own conditions.
         headers = fetch.headers if fetch.stored is not None or flight is not None else request.headers
         sent = request if headers is request.headers else replace(request, headers=headers)
@@ -253,17 +271,19 @@ class HttpCache:
             )
             match decision:
                 case Keep():
-                    answer = self.recorded(request, key, fetch, response, decision.stored, began, flight)
+                    answer = self.recorded(
+                        request, key, fetch, response, decision.stored, began, asked, flight
+                    )
                     if isinstance(answer.body, Recording):
                         landing = None  # it lands with the last byte
                     closing = None
                     return answer
                 case Confirmed():
                     if decision.stored is not None:
-                        self.keep(key, decision.stored, began)
+                        self.keep(key, decision.stored, began, asked)
                     return decision.response
                 case Mismatch():
-                    self.store.pop(key, None)
+                    self.pages.drop(key)
                 case Pass():
                     if flight is not None and response.status < 500:
                         self.unstorable.set(key, True)
@@ -280,7 +300,7 @@ class HttpCache:
         return await self.fetch(request, key, again, None)
 
     def failed(
-        self, request: Request, key: str, fetch: Fetch, flight: Flight | None, response: Response | None
+        self, request: Request, key: str, fetch: Fetch, flight: PageFlight | None, response: Response | None
     ) -> Response | None:
         """Take note of a failure; return a stale answer in place of it, where there may be one."""
         how = fetch.why
@@ -296,7 +316,7 @@ class HttpCache:
         return self.rescue(request, key, how)
 
     def rescue(self, request: Request, key: str, how: bytes) -> Response | None:
-        return self.rules.rescue(request, self.store.get(key, ()), self.clock(), how)
+        return self.rules.rescue(request, self.pages.get(key), self.clock(), how)
 
     def recorded(
         self,
@@ -306,7 +326,8 @@ class HttpCache:
         response: Response,
         stored: Stored,
         began: int,
-        flight: Flight | None,
+        asked: float,
+        flight: PageFlight | None,
     ) -> Response:
         """Pass a storable response on, and store it once it is whole."""
         length = find(response.headers, b"content-length")
@@ -317,14 +338,14 @@ class HttpCache:
             done = stored.with_body(response.body)
             if done is None:
                 return self.rules.marked(response, fetch.why)
-            self.keep(key, done, began)
+            self.keep(key, done, began, asked)
             answer = done.answer(request, [line for line in response.headers if line[0] == b"age"][:1])
             return self.rules.marked(replace(answer, close=response.close), fetch.why + b"; stored")
 
         def whole(body: bytes) -> None:
             done = stored.with_body(body)
             if done is not None:
-                self.keep(key, done, began)
+                self.keep(key, done, began, asked)
 
         def over() -> None:
             if recording.size > self.largest:
@@ -342,25 +363,16 @@ class HttpCache:
         answer = replace(response, body=recording, close=recording.aclose)
         return self.rules.marked(answer, fetch.why + b"; stored")
 
-    def keep(self, key: str, stored: Stored, began: int) -> None:
-        """Store a response, unless something has made it untrue since its fetch began."""
-        if any(self.changed.get(name, 0) > began for name in (key, *stored.tags)):
-            return
-        variants = self.rules.merge(self.store.get(key, ()), stored)
-        until = max(self.rules.useful_until(variant) for variant in variants)
-        all_tags = [tag for variant in variants for tag in variant.tags]
-        if self.store.set(key, variants, ttl=max(0.0, until - self.clock()), tags=all_tags):
+    def keep(self, key: str, stored: Stored, began: int, asked: float) -> None:
+        """Store a response whose fetch began in a turn, and at an instant, before."""
+        if self.pages.keep(key, stored, began, asked):
             self.unstorable.pop(key, None)
             self.resting.pop(key, None)
 
-    def land(self, key: str, flight: Flight | None) -> None:
+    def land(self, key: str, flight: PageFlight | None) -> None:
         """Let those who wait look again."""
         if flight is not None:
             if self.flights.get(key) is flight:
                 del self.flights[key]
             if not flight.landed.done():
                 flight.landed.set_result(None)
-
-
-def weight(variants: tuple[Stored, ...]) -> int:
-    return sum(stored.size for stored in variants)

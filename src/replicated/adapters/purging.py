@@ -31,7 +31,8 @@ class Purging:
     tier that terminates TLS is purged over plain HTTP. With tags in ``Surrogate-Key`` (separated by white
     space) or ``Cache-Tag`` (by commas), it forgets instead whatever carries one of them. What is being
     fetched at that moment is passed on and not stored. The answer is 200 and ``{"purged": 2}``, how many
-    stored URLs went; 400 where a field names no tag, and 405 for those who may not.
+    stored URLs went; 400 where a field names no tag, and 405 for those who may not. Where caches share a
+    level it also says ``"shared": true``, or 202 and ``false`` while that has not been confirmed.
 
     It takes both fields out of all responses: they are between the origin and its caches.
 
@@ -56,12 +57,12 @@ class Purging:
     async def __call__(self, request: Request) -> Response:
         """Purge, or answer through the cache."""
         if request.method == "PURGE":
-            return self.purge(request)
+            return await self.purge(request)
         response = await self.cache(request)
         response.headers = [line for line in response.headers if line[0] not in TAG_FIELDS]
         return response
 
-    def purge(self, request: Request) -> Response:
+    async def purge(self, request: Request) -> Response:
         """Answer a PURGE."""
         names = {name for name, _ in request.headers}
         if not self.allowed.trusts(request.peer) or not names.isdisjoint(PASSED_ON):
@@ -73,19 +74,19 @@ class Purging:
             if not tags:
                 return problem(400, "no tag is named")
             purged = sum(self.cache.purge(tag) for tag in tags)
-        return counted(purged)
+        return counted(purged, await self.cache.confirmed())
 
     def forget(self, target: bytes, host: bytes) -> int:
         keys = [self.cache.rules.key(target, scheme, host) for scheme in ("http", "https")]
         return sum(self.cache.forget(key) for key in keys)
 
 
-def counted(purged: int) -> Response:
-    """Return the answer that says how many went."""
-    body = json.dumps({"purged": purged}).encode()
+def counted(purged: int, shared: bool | None) -> Response:
+    """Return the answer that says how many went, and whether what is shared went too, where something is."""
+    body = json.dumps({"purged": purged} if shared is None else {"purged": purged, "shared": shared}).encode()
     headers: Headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
     ]
-    return Response(200, headers, body)
+    return Response(202 if shared is False else 200, headers, body)

@@ -7,13 +7,14 @@ answer. It may not know who waits for a value: that a key is loaded once at a ti
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..clock import Clock, monotonic
+from .redis_link import RedisLink, seconds_above_zero
 
 __all__ = ["AsyncRedisLevel", "RedisLevelStats"]
 
@@ -85,30 +86,19 @@ class AsyncRedisLevel(Generic[V]):
         loads: Callable[[bytes], V] = json.loads,
         clock: Clock = monotonic,
     ) -> None:
-        for name, number in (("ttl", ttl), ("deadline", deadline), ("retry_every", retry_every)):
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise TypeError(f"{name} must be a number of seconds, not {number!r}")
-            if not 0 < number < math.inf:
-                raise ValueError(f"{name} must be seconds above zero, not {number!r}")
+        seconds_above_zero(ttl=ttl)
         for name, function in (("load", load), ("dumps", dumps), ("loads", loads)):
             if not callable(function):
                 raise TypeError(f"{name} must be callable, not {function!r}")
-        made_with = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
-        if made_with.get("decode_responses"):
-            raise ValueError("client must answer bytes: make it without decode_responses=True")
-        self._client = client
+        self._link = RedisLink(client, deadline=deadline, retry_every=retry_every, clock=clock)
         self._load = load
         self._milliseconds = max(1, round(ttl * 1000))
         self._prefix = prefix
-        self._deadline = deadline
-        self._retry_every = retry_every
         self._dumps = dumps
         self._loads = loads
-        self._clock = clock
-        self._ask_again = -math.inf
         self._loading: dict[bytes, object] = {}
         self._writes: dict[bytes, asyncio.Task[None]] = {}
-        self._hits = self._misses = self._failures = self._dropped = 0
+        self._hits = self._misses = self._dropped = 0
 
     async def __call__(self, key: str) -> V:
         """Return the value of ``key``, from the server or else from ``load``.
@@ -118,13 +108,13 @@ class AsyncRedisLevel(Generic[V]):
             Exception: Whatever ``load`` or ``dumps`` raised.
         """
         name = self._name(key)
-        if self._clock() >= self._ask_again:
+        if self._link.up:
             answer = await self._ask("get", name)
             if answer is not None:
                 try:
                     value = self._loads(unsealed(name, answer))
                 except Exception:  # whatever lies there, it is no value: load it, and write over it
-                    self._failures += 1
+                    self._link.failures += 1
                 else:
                     self._hits += 1
                     return value
@@ -160,7 +150,7 @@ class AsyncRedisLevel(Generic[V]):
 
     def stats(self) -> RedisLevelStats:
         """Return the counts so far. O(1)."""
-        return RedisLevelStats(self._hits, self._misses, self._failures, self._dropped)
+        return RedisLevelStats(self._hits, self._misses, self._link.failures, self._dropped)
 
     def _name(self, key: str) -> bytes:
         if not isinstance(key, str):
@@ -169,7 +159,7 @@ class AsyncRedisLevel(Generic[V]):
 
     def _write(self, name: bytes, text: bytes) -> None:
         # One at a time a name, so that an older value never lands after a newer one.
-        if self._clock() < self._ask_again or len(self._writes) >= MOST_WRITES or name in self._writes:
+        if not self._link.up or len(self._writes) >= MOST_WRITES or name in self._writes:
             self._dropped += 1
             return
         self._writes[name] = task = asyncio.ensure_future(self._put(name, text))
@@ -180,24 +170,9 @@ class AsyncRedisLevel(Generic[V]):
 
     async def _ask(self, command: str, *arguments: bytes, **options: int) -> Any:
         """Return what the server answers, or None where it does not."""
-        task = asyncio.current_task()
-        assert task is not None
-        cancels, answer = task.cancelling(), None
-        try:
-            async with asyncio.timeout(self._deadline):
-                answer = await getattr(self._client, command)(*arguments, **options)
-        except Exception as error:  # whatever a client raises: no request fails for the sake of a cache
-            self._failures += 1
-            if not is_answer(error):
-                self._ask_again = self._clock() + self._retry_every
-        if task.cancelling() > cancels:  # redis-py 8 under Python 3.11 has lost one
-            raise asyncio.CancelledError
-        return answer
-
-
-def is_answer(error: Exception) -> bool:
-    """Return whether the server has answered, if with an error: one bad key must not turn it off for all."""
-    return any(kind.__name__ == "ResponseError" for kind in type(error).__mro__)
+        return await self._link.ask(
+            functools.partial(getattr(self._link.client, command), *arguments, **options)
+        )
 
 
 def sealed(name: bytes, text: bytes) -> bytes:

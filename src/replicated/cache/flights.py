@@ -97,7 +97,7 @@ class Flights:
         now = self._clock()
         own = self._own
         if own is not None and not looked:  # a Cache needs no lock to be read: most calls end here
-            found = own._at(key, now, MISS)
+            found = own.at(key, now, MISS)
             if self._judge(found, now) is State.FRESH:
                 return Serve(_answer(found))
         with self._lock:

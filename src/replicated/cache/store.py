@@ -139,8 +139,8 @@ class Cache(MutableMapping[K, V]):
         self._misses += 1
         return self.__missing__(key)
 
-    def _at(self, key: K, now: float, default: object) -> Any:
-        """Do what ``get`` does, for a loader that has read the clock."""
+    def at(self, key: K, now: float, default: object = None) -> Any:
+        """Do what ``get`` does at ``now``, an instant of the cache's clock that was read already."""
         entry = self._data.get(key)
         if entry is None or (entry.expires is not None and entry.expires <= now):
             self._misses += 1

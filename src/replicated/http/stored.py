@@ -6,6 +6,7 @@ never changed; its header lines are shared by every answer made of it.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ TAG_FIELDS = frozenset((b"surrogate-key", b"cache-tag"))
 RANGE = re.compile(rb"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 CASELESS = frozenset((b"accept", b"accept-charset", b"accept-encoding", b"accept-language"))
 DESCRIBES_BODY = frozenset((b"content-length", b"content-range", b"content-type", b"content-encoding"))
+MOST_REMEMBERED = 256
+"""Bytes of a request's field that is remembered as Vary compares it: there are few short ones."""
 OVERHEAD = 1500
 """Bytes that Python takes for one stored response beyond its text, measured with sys.getsizeof."""
 
@@ -152,9 +155,17 @@ def selecting(request: Headers, name: bytes) -> bytes:
     """Return the value of a request's field as Vary compares it: all lines as one, white space at commas
     dropped, and case where the field has none.
     """
-    parts = b",".join(find_all(request, name)).split(b",")
-    value = b",".join(part.strip(b" \t") for part in parts)
-    return value.lower() if name in CASELESS else value
+    values = find_all(request, name)
+    value = values[0] if len(values) == 1 else b",".join(values)
+    caseless = name in CASELESS
+    return plain(value, caseless) if len(value) <= MOST_REMEMBERED else plain.__wrapped__(value, caseless)
+
+
+@functools.lru_cache(4096)
+def plain(value: bytes, caseless: bool) -> bytes:
+    """Return a field's value as Vary compares it."""
+    plain = b",".join([part.strip(b" \t") for part in value.split(b",")])
+    return plain.lower() if caseless else plain
 
 
 def matches(stored: Stored, request: Headers) -> bool:
