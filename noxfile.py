@@ -97,3 +97,10 @@ def bench(session: nox.Session) -> None:
     )
     for name in names:
         session.run("python", f"benchmarks/bench_{name}.py")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Break replicas in twelve ways, five seconds each, and print what clients noticed: `nox -s faults`."""
+    session.install("-e", ".[serve]")
+    session.run("python", "tests/faults/board.py", *session.posargs)

@@ -105,7 +105,7 @@ class Exchange:
             task = current_task() if request.body is None and request.upgrade is None else None
         decision = self.tier.decide(key)
         answer: Response | None = None  # what to say when there is no further attempt
-        since, attempts = -math.inf, 0
+        since, attempts, unreached = -math.inf, 0, False
         while True:
             match decision:
                 case Forward():
@@ -123,8 +123,7 @@ class Exchange:
                     assert_never(decision)
             if not attempts:
                 since = decision.started
-            last = decision
-            unseen = False
+            last, unseen = decision, False
             try:
                 if task is None or racing is None:
                     answer = await self.attempt(decision, request, headers, since)
@@ -135,9 +134,10 @@ class Exchange:
                     finally:
                         last = race.last
             except UpstreamError as error:
-                answer = self.failed(error)
                 unseen = isinstance(error, UpstreamUnreachable)
                 again = unseen or request.replayable
+                unreached = unreached or unseen
+                answer = self.failed(error, harmless=unreached and again)
             else:
                 again = answer.status in RETRIED and self.sends_on(answer, request)
             attempts = last.attempt
@@ -257,13 +257,17 @@ class Exchange:
         wait = (b"retry-after", retry_after(decision.retry_after))
         return problem(503, "no replica can serve", [wait, status])
 
-    def failed(self, error: UpstreamError) -> Response:
-        """Return the answer where a replica failed (RFC 9110, 15.6.3 to 15.6.5)."""
+    def failed(self, error: UpstreamError, *, harmless: bool) -> Response:
+        """Return the answer where a replica failed (RFC 9110, 15.6.3 to 15.6.5).
+
+        Args:
+            error: How.
+            harmless: There are replicas that cannot be reached, and to ask again does no harm.
+        """
         status = proxy_status(self.pseudonym, error=error.kind)
         if isinstance(error, UpstreamTimeout):
             return problem(504, "the replica did not answer in time", [status])
-        if isinstance(error, UpstreamUnreachable):
-            # Nobody has seen anything of the request: whatever it asks for, it may be asked again.
+        if harmless:
             return problem(503, "no replica could be reached", [(b"retry-after", b"1"), status])
         return problem(502, "the replica did not answer", [status])
 
