@@ -33,6 +33,7 @@ def kind(instruction: dis.Instruction) -> str:
     [
         (TokenBucket.take, 2),
         (TokenBucket.refund, 1),
+        (TokenBucket.reconfigure, 1),
         (Throttle.take, 2),
         (Throttle._take, 1),
         (Throttle.refund, 1),

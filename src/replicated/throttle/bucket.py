@@ -36,11 +36,11 @@ class TokenBucket:
         TypeError: ``rate`` or ``burst`` is not a number, or ``clock`` cannot be called.
     """
 
-    __slots__ = ("_full", "_gcra", "_lock", "_read", "_slack", "_unit")
+    __slots__ = ("_clock", "_full", "_gcra", "_lock")
 
     def __init__(self, rate: Number, burst: Number, *, clock: Clock = monotonic) -> None:
+        self._clock = clock
         self._gcra = Gcra(rate, burst, clock)
-        self._unit, self._slack, self._read = self._gcra.unit, self._gcra.slack, self._gcra.read
         self._full = LONG_AGO
         self._lock = threading.RLock()  # used by one_step, where it is needed
 
@@ -56,25 +56,29 @@ class TokenBucket:
             ValueError: ``cost`` is not above zero, or above the burst, so that no wait would do.
             TypeError: ``cost`` is not a number.
         """
+        gcra = self._gcra
         if cost is _ONE:  # the very object: True is equal to 1 and is not a number
-            unit, slack = self._unit, self._slack
+            unit, slack = gcra.unit, gcra.slack
         else:
-            unit = self._gcra.ticks(cost)
-            slack = self._gcra.tolerance - unit
-        read = self._read
+            unit = gcra.ticks(cost)
+            slack = gcra.tolerance - unit
+        read = gcra.read
         now = read()
         # From here to the store nothing is called, so that it is one step (see atomic.py). A thread that
         # was held up after reading the clock compares with an older time, and that can only refuse: of n
         # units taken at readings within w, the first starts no earlier than its reading and the last ends
         # within a tolerance of its own, so n * unit <= w + tolerance in whatever order they are stored.
         full = self._full
-        if full <= now + slack:
-            self._full = (full if full > now else now) + unit
-            return 0.0
-        believed = self._gcra.believed(full, now)
-        if self._full == full:  # one step from the comparison to the store
+        if gcra is self._gcra:  # else the limit has changed since, and with it the ticks
+            if full <= now + slack:
+                self._full = (full if full > now else now) + unit
+                return 0.0
+        else:
+            return self.take(cost)
+        believed = gcra.believed(full, now)
+        if gcra is self._gcra and self._full == full:  # one step from the comparison to the store
             self._full = believed
-        return self._gcra.wait(now, believed - slack - now)
+        return gcra.wait(now, believed - slack - now)
 
     def peek(self, cost: Number = 1) -> float:
         """Return what ``take(cost)`` would, and change nothing. O(1).
@@ -86,12 +90,18 @@ class TokenBucket:
         gcra = self._gcra
         slack = gcra.tolerance - gcra.ticks(cost)
         now = gcra.read()
-        full = min(self._full, now + gcra.tolerance)
+        full = self._full
+        if gcra is not self._gcra:
+            return self.peek(cost)
+        full = min(full, now + gcra.tolerance)
         return gcra.wait(now, full - slack - now) if full > now + slack else 0.0
 
     def quota(self, name: str = DEFAULT) -> Quota:
         """Return what is left, and change nothing. O(1)."""
-        return quota(name, self._gcra, self._full, self._gcra.read())
+        gcra = self._gcra
+        now = gcra.read()
+        full = self._full
+        return quota(name, gcra, full, now) if gcra is self._gcra else self.quota(name)
 
     @one_step
     def refund(self, cost: Number = 1) -> None:
@@ -101,13 +111,37 @@ class TokenBucket:
             ValueError: As ``take``.
             TypeError: As ``take``.
         """
-        unit = self._gcra.ticks(cost)
-        read = self._read
-        now = read()
+        gcra = self._gcra
+        unit = gcra.ticks(cost)
+        now = gcra.read()
         full = self._full  # one step again, as in take
-        if full > now:
-            full = full - unit
-            self._full = full if full > now else now
+        if gcra is self._gcra:
+            if full > now:
+                full = full - unit
+                self._full = full if full > now else now
+        else:
+            self.refund(cost)
+
+    def reconfigure(self, rate: Number, burst: Number) -> None:
+        """Change the limit while it is in use. O(1).
+
+        What is left is carried over, in units, and never grows by it: from then on it grows at the new rate,
+        up to the new burst.
+
+        Raises:
+            ValueError: ``rate`` or ``burst`` is out of its range, NaN or infinite; nothing has changed.
+            TypeError: ``rate`` or ``burst`` is not a number; nothing has changed.
+        """
+        gcra = Gcra(rate, burst, self._clock)
+        with self._lock:
+            while True:
+                former = self._gcra
+                full = self._full
+                carried = gcra.carried(full, former.read(), former)
+                if self._full == full:  # one step to the stores: nobody has taken since
+                    self._gcra = gcra
+                    self._full = carried
+                    return
 
     def __repr__(self) -> str:
         return f"<TokenBucket {self._gcra}>"

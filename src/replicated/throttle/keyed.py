@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,14 +105,12 @@ class Throttle:
         self._debts = Debts(self._gcra, max_keys)
         self._max_keys = max_keys
         self._shared = TokenBucket(rate, burst, clock=clock) if overflow == "share" else None
-        self._block = math.ceil(rational("block", block) * 10**9 * self._gcra.scale)
+        self._block = math.ceil(rational("block", block) * 10**9)  # nanoseconds
         self._shadow = shadow
         self._plans: dict[Hashable, _Plan] = {}
         self._lock = threading.RLock()
         self._refused = self._overflowed = self._blocks = 0
-        # What the hot path needs, one attribute away.
-        self._plain = self._debts.plain if ATOMIC else {}
-        self._unit, self._slack, self._read = self._gcra.unit, self._gcra.slack, self._gcra.read
+        self._hot = self._at_hand()
 
     def take(self, key: Hashable, cost: Number = 1) -> float:
         """Take ``cost`` units for ``key`` if it has them. O(1).
@@ -125,10 +123,10 @@ class Throttle:
             ValueError: ``cost`` is not above zero, or above the burst, so that no wait would do.
             TypeError: ``cost`` is not a number, or ``key`` cannot be hashed.
         """
-        read = self._read
+        hot = self._hot
+        read, plain, slack, unit = hot
         now = read()
         if cost is _ONE:  # the very object: True is equal to 1 and is not a number
-            plain = self._plain
             try:
                 # One step from here to the store; TokenBucket.take says why that is exact. A key that is
                 # new, blocked or has a plan is not in this table.
@@ -139,16 +137,16 @@ class Throttle:
                 raise TypeError(f"key must be hashable, not {key!r}") from None
             else:
                 if full > now:
-                    if full <= now + self._slack:
-                        plain[key] = full + self._unit
+                    if full <= now + slack:
+                        plain[key] = full + unit
                         return 0.0
                 else:
-                    plain[key] = now + self._unit
+                    plain[key] = now + unit
                     if not now & 31:  # once in a while: idle keys must go also where no new ones come
-                        self._tidy(now)
+                        self._tidy()
                     return 0.0
         with self._lock:
-            return self._take(key, cost, now)
+            return self._take(key, cost, now if hot is self._hot else self._gcra.read())
 
     def peek(self, key: Hashable, cost: Number = 1) -> float:
         """Return the wait that ``take(key, cost)`` would be told, and change nothing. O(1).
@@ -157,8 +155,8 @@ class Throttle:
             ValueError: As ``take``.
             TypeError: As ``take``.
         """
-        now = self._read()
         with self._lock:
+            now = self._gcra.read()
             gcra, full = self._account(key)
             ticks = gcra.ticks(cost)
             if full is None:
@@ -176,8 +174,8 @@ class Throttle:
         Raises:
             TypeError: ``key`` cannot be hashed.
         """
-        now = self._read()
         with self._lock:
+            now = self._gcra.read()
             gcra, full = self._account(key)
             closed = self._blocked(key, now)
             if full is None:
@@ -196,8 +194,8 @@ class Throttle:
             ValueError: As ``take``.
             TypeError: As ``take``.
         """
-        now = int(self._read())  # it may be kept, and what a reading remembers need not be
         with self._lock:
+            now = int(self._gcra.read())  # it may be kept, and what a reading remembers need not be
             plan = self._plans.get(key)
             if plan is not None:
                 here = plan.gcra.moved(now, self._gcra)
@@ -211,6 +209,26 @@ class Throttle:
                     full = full - ticks
                     debts[key] = full if full > now else now
 
+    def reconfigure(self, rate: Number, burst: Number) -> None:
+        """Change the limit of all keys without a plan of their own, while they are in use. O(1).
+
+        What a key has left is carried over, in units, and never grows by it; from then on it grows at the new
+        rate, up to the new burst. A key that owes nothing starts full, since nobody can tell it from one
+        that has never come. Each key is carried over when it is next asked for; until then a take looks
+        through the changes since. Blocks last as long as they were to.
+
+        Raises:
+            ValueError: ``rate`` or ``burst`` is out of its range, NaN or infinite; nothing has changed.
+            TypeError: ``rate`` or ``burst`` is not a number; nothing has changed.
+        """
+        gcra = Gcra(rate, burst, self._clock)
+        with self._lock:
+            self._debts.change(gcra, self._gcra.read())
+            self._gcra = gcra
+            self._hot = self._at_hand()
+            if self._shared is not None:
+                self._shared.reconfigure(rate, burst)
+
     def set_plan(self, key: Hashable, rate: Number, burst: Number) -> None:
         """Give ``key`` a limit of its own, now or while it is in use. O(1).
 
@@ -223,8 +241,8 @@ class Throttle:
             TypeError: ``rate`` or ``burst`` is not a number, or ``key`` cannot be hashed.
         """
         gcra = Gcra(rate, burst, self._clock)
-        now = self._read()
         with self._lock:
+            now = self._gcra.read()
             plan = self._plans.get(key)
             if plan is not None:
                 plan.full = gcra.carried(plan.full, plan.gcra.moved(now, self._gcra), plan.gcra)
@@ -244,8 +262,8 @@ class Throttle:
         Raises:
             TypeError: ``key`` cannot be hashed.
         """
-        now = self._read()
         with self._lock:
+            now = self._gcra.read()
             plan = self._plans.pop(key, None)
             if plan is not None:
                 here = plan.gcra.moved(now, self._gcra)
@@ -262,9 +280,14 @@ class Throttle:
     def __repr__(self) -> str:
         return f"<Throttle {self._gcra}: {len(self)} of {self._max_keys} keys>"
 
-    def _tidy(self, now: int) -> None:
+    def _tidy(self) -> None:
         with self._lock:
-            self._debts.tidy(now)
+            self._debts.tidy(self._gcra.read())
+
+    def _at_hand(self) -> tuple[Callable[[], int], dict[Hashable, int], int, int]:
+        """Return what the hot path needs, in one piece, so that it is of one limit."""
+        gcra = self._gcra
+        return gcra.read, self._debts.plain if ATOMIC else {}, gcra.slack, gcra.unit
 
     # Below, the lock is held.
 
@@ -304,17 +327,19 @@ class Throttle:
         until = self._debts.blocked.get(key)
         if until is None:
             return False
-        if until > now + self._block:  # only where the clock has stepped back, or a thread was held up
-            until = self._debts.blocked[key] = min(until, self._read() + self._block)
-        if until <= now:
+        scale = self._gcra.scale
+        here = now // scale
+        if until > here + self._block:  # only where the clock has stepped back, or a thread was held up
+            until = self._debts.blocked[key] = min(until, self._gcra.read() // scale + self._block)
+        if until <= here:
             self._debts.unblock(key)
-        return until > now
+        return until > here
 
     def _refuse(self, key: Hashable, gcra: Gcra, full: int, ticks: int, now: int) -> float:
         self._refused += 1
         if self._block and key not in self._debts.blocked:
             self._blocks += 1
-            self._debts.block(key, now + self._block)
+            self._debts.block(key, now // self._gcra.scale + self._block)
         self._debts.tidy(now)
         return 0.0 if self._shadow else self._wait(key, gcra, full, ticks, now)
 
@@ -338,5 +363,8 @@ class Throttle:
         return max(gcra.wait(here, owing) if owing > 0 else 0.0, self._blocked(key, now))
 
     def _blocked(self, key: Hashable, now: int) -> float:
-        ticks = min(self._debts.blocked.get(key, now) - now, self._block)
-        return self._gcra.wait(now, ticks) if ticks > 0 else 0.0
+        until = self._debts.blocked.get(key)
+        if until is None:
+            return 0.0
+        left = min(until - now // self._gcra.scale, self._block)
+        return self._gcra.wait(now, left * self._gcra.scale) if left > 0 else 0.0

@@ -127,6 +127,7 @@ class Limits:
         names = [limit.name for limit in limits]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"limits must be at least one, each with a name of its own, not {names!r}")
+        self._clock = clock
         self._ledgers = [_Ledger(limit, max_keys, clock) for limit in limits]
         self._lock = threading.Lock()
         self._refused = dict.fromkeys([*names, OVERFLOW], 0)
@@ -197,6 +198,22 @@ class Limits:
                 full = ledger.debts.find(key)
                 if full is not None and full > now:
                     ledger.put(key, max(full - ticks, now))
+
+    def reconfigure(self, name: str, rate: Number, burst: Number) -> None:
+        """Change one of the limits while it is in use, as ``Throttle.reconfigure`` does. O(limits).
+
+        Raises:
+            ValueError: No limit has that name, or a number is out of its range; nothing has changed.
+            TypeError: A number is of another type; nothing has changed.
+        """
+        gcra = Gcra(rate, burst, self._clock)
+        with self._lock:
+            for ledger in self._ledgers:
+                if ledger.name == name:
+                    ledger.debts.change(gcra, ledger.gcra.read())
+                    ledger.gcra = gcra
+                    return
+        raise ValueError(f"name must be one of {[each.name for each in self._ledgers]}, not {name!r}")
 
     def refused(self) -> Mapping[str, int]:
         """Return how many takes each limit has refused, by name; ``"overflow"`` for want of a place."""
