@@ -12,6 +12,7 @@ from replicated.adapters.http_cache import HttpCache, http_date
 from replicated.http.caching import HttpCacheRules
 from replicated.http.dates import parse_date
 from replicated.http.fields import find
+from replicated.http.identity import Identity
 from replicated.http.message import Request, Response
 from replicated.testing import ManualClock
 
@@ -151,6 +152,26 @@ def test_keys_are_what_is_believed() -> None:
         assert len(origin.asked) == 5
         await fetched(cache, get(x_forwarded_host="other", x_forwarded_proto="https"))
         assert len(origin.asked) == 5
+
+    run(story)
+
+
+def test_a_trusted_peer_names_the_page() -> None:
+    """What a trusted proxy forwards as scheme and host is the key; where it says no host, Host is."""
+
+    async def story() -> None:
+        origin = Origin(answer())
+        cache = make(origin, identity=Identity(["10.0.0.0/8"]))
+        seen = []
+        for fields in (
+            {"x_forwarded_host": "other", "x_forwarded_proto": "https"},
+            {"x_forwarded_for": "1.2.3.4"},
+        ):
+            request = get(**fields)
+            request.peer = "10.0.0.1"
+            await fetched(cache, request)
+            seen.append(set(cache.pages.store))
+        assert seen == [{"https://other/"}, {"https://other/", "http://h/"}]
 
     run(story)
 

@@ -224,12 +224,8 @@ class HttpCache:
         try:
             if await self.pages.adopt(key):
                 decision = self.rules.lookup(request, self.pages.get(key), self.clock())
-                if not isinstance(decision, Serve):
-                    fetch = decision
-                elif decision.refresh is None:
+                if isinstance(decision, Serve) and decision.refresh is None:
                     return  # another has refreshed it
-                else:
-                    fetch = decision.refresh
             response = await self.fetch(request, key, fetch, flight)
             try:
                 if not isinstance(response.body, bytes):

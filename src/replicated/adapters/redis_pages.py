@@ -200,7 +200,7 @@ class RedisPages:
     async def confirmed(self) -> bool:
         """Return whether the server knows of every change by now; waits for it a second at most."""
         if (task := self.tasks.get("owed")) is not None:
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=WRITE)
         return not self.owed
 
     async def aclose(self) -> None:
