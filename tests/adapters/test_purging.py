@@ -15,6 +15,7 @@ from replicated.adapters.purging import Purging
 from replicated.http.fields import find
 from replicated.http.message import Request, Response
 from replicated.http.stored import surrogate_tags
+from replicated.testing import ManualClock
 
 
 def ask(target: bytes = b"/", method: str = "GET", peer: str = "127.0.0.1", **fields: str) -> Request:
@@ -33,8 +34,9 @@ class Origin:
     async def __call__(self, request: Request) -> Response:
         self.asked.append(request.method)
         fields = self.tags.get(request.target.lstrip(b"/"), {})
+        fields = {"cache-control": "max-age=60", **fields}
         headers = [(name.encode(), value.encode()) for name, value in fields.items()]
-        return Response(200, [(b"cache-control", b"max-age=60"), *headers], b"page")
+        return Response(200, headers, b"page")
 
 
 async def status(handler: Purging, request: Request) -> str:
@@ -223,6 +225,39 @@ def test_what_is_under_way_is_not_stored() -> None:
             assert await purged(handler, ask(method="PURGE", **fields)) == 0
             go.set()
             assert (await reading).body == b"old"
+            assert not handler.cache.pages.store
+
+    run(story)
+
+
+def test_a_soft_purge_lets_a_page_answer_while_it_is_fetched() -> None:
+    """What is purged softly is stale at once: in its grace it answers, after that it is fetched; once purged
+    it does not come back, and what was stale before is not given more time.
+    """
+
+    async def story() -> None:
+        for named in ({}, {"surrogate_key": "t"}):
+            clock = ManualClock()
+            origin = Origin(
+                p={"surrogate-key": "t", "cache-control": "max-age=60, stale-while-revalidate=10"}
+            )
+            handler = Purging(HttpCache(origin, size=100_000, clock=clock))
+            soft = ask(b"/p", "PURGE", fastly_soft_purge="1", **named)
+            assert await purged(handler, soft) == 0
+            await handler(ask(b"/p"))
+            clock.advance(1)
+            assert await purged(handler, soft) == 1
+            assert await status(handler, ask(b"/p")) == "replicated; hit; ttl=0"
+            while handler.cache.tasks:
+                await asyncio.sleep(0)
+            assert await status(handler, ask(b"/p")) == "replicated; hit"
+            assert origin.asked == ["GET", "GET"]
+            assert await purged(handler, soft) == 1
+            clock.advance(8)
+            assert await purged(handler, soft) == 1
+            clock.advance(2)
+            assert await status(handler, ask(b"/p")) == "replicated; fwd=uri-miss; stored"
+            assert await purged(handler, ask(b"/p", "PURGE", fastly_soft_purge="0", **named)) == 1
             assert not handler.cache.pages.store
 
     run(story)

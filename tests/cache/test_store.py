@@ -134,6 +134,7 @@ def test_tags(clock):
     cache["d"] = 4
     cache.set("b", 5)  # written again without the tag
     clock.now += 1
+    assert (cache.tagged("x"), cache.tagged("z")) == (["a", "c"], [])
     assert cache.purge("x") == 1
     assert evicted == [("a", 1, Reason.PURGED), ("c", 3, Reason.EXPIRED)]
     assert cache.purge("x") == cache.purge("y") == 0

@@ -122,14 +122,19 @@ class HttpCache:
             return decision.response
         return await self.miss(request, key, decision)
 
-    def purge(self, tag: bytes) -> int:
-        """Forget every response that carries ``tag`` in Surrogate-Key or Cache-Tag; return how many keys."""
-        return self.pages.purge(tag)
+    def purge(self, tag: bytes, *, soft: bool = False) -> int:
+        """Forget every response that carries ``tag`` in Surrogate-Key or Cache-Tag; return how many keys.
 
-    def forget(self, key: str) -> bool:
+        Args:
+            tag: Exactly as the origin writes it.
+            soft: Let them be stale instead: they may still answer while, or if, a new one is fetched.
+        """
+        return self.pages.purge(tag, soft=soft)
+
+    def forget(self, key: str, *, soft: bool = False) -> bool:
         """Forget what is stored under a key, or is on its way there; return whether it was stored."""
         self.flights.pop(key, None)
-        return self.pages.forget(key)
+        return self.pages.forget(key, soft=soft)
 
     async def confirmed(self) -> bool | None:
         """Return whether what is shared has forgotten what this cache has; None where nothing is shared."""

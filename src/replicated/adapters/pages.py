@@ -62,7 +62,9 @@ class Pages:
             return False
         if self.level is not None and asked is not None:
             self.level.keep(key, stored, asked, self.rules.useful_until(stored))
-        variants = self.rules.merge(self.store.peek(key, ()), stored)
+        return self._put(key, self.rules.merge(self.store.peek(key, ()), stored))
+
+    def _put(self, key: str, variants: tuple[Stored, ...]) -> bool:
         until = max(self.rules.useful_until(variant) for variant in variants)
         all_tags = [tag for variant in variants for tag in variant.tags]
         return self.store.set(key, variants, ttl=max(0.0, until - self.clock()), tags=all_tags)
@@ -82,19 +84,32 @@ class Pages:
         """Let go of what turned out not to be what the origin has, here alone."""
         self.store.pop(key, None)
 
-    def forget(self, key: str) -> bool:
-        """Forget a page, here and where it is shared; return whether it was here."""
-        self.changed.set(key, self.turn())
-        if self.level is not None:
-            self.level.change(key)
-        return self.store.delete(key)
+    def forget(self, key: str, *, soft: bool = False) -> bool:
+        """Forget a page, here and where it is shared; return whether it was here.
 
-    def purge(self, tag: bytes) -> int:
-        """Forget every page that carries a tag, here and where they are shared; return how many were here."""
-        self.changed.set(tag, self.turn())
+        Args:
+            key: The page's.
+            soft: Let it be stale instead, here: it may still answer while, or if, a new one is fetched.
+        """
+        self._change(key)
+        variants = self.store.peek(key, ())
+        if not soft or not variants:
+            return self.store.delete(key)
+        now = self.clock()
+        self._put(key, tuple(variant.aged(now) for variant in variants))
+        return True
+
+    def purge(self, tag: bytes, *, soft: bool = False) -> int:
+        """Forget every page that carries a tag, as ``forget`` does; return how many were here."""
+        self._change(tag)
+        if not soft:
+            return self.store.purge(tag)
+        return sum(self.forget(key, soft=True) for key in self.store.tagged(tag))
+
+    def _change(self, name: str | bytes) -> None:
+        self.changed.set(name, self.turn())
         if self.level is not None:
-            self.level.change(tag)
-        return self.store.purge(tag)
+            self.level.change(name)
 
 
 def weight(variants: tuple[Stored, ...]) -> int:

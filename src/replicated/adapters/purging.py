@@ -18,6 +18,8 @@ from .http_cache import HttpCache
 __all__ = ["LOOPBACK", "Purging"]
 
 LOOPBACK = ("127.0.0.0/8", "::1")
+SOFT = b"fastly-soft-purge"
+"""Says 1 where what is purged may still be served stale, by the name that Fastly gave it."""
 PASSED_ON = frozenset(
     (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
 )
@@ -33,6 +35,9 @@ class Purging:
     fetched at that moment is passed on and not stored. The answer is 200 and ``{"purged": 2}``, how many
     stored URLs went; 400 where a field names no tag, and 405 for those who may not. Where caches share a
     level it also says ``"shared": true``, or 202 and ``false`` while that has not been confirmed.
+
+    With ``Fastly-Soft-Purge: 1`` pages are not forgotten but stale at once: within their grace they answer
+    while a new one is fetched, and afterwards they can be validated.
 
     It takes both fields out of all responses: they are between the origin and its caches.
 
@@ -67,18 +72,19 @@ class Purging:
         names = {name for name, _ in request.headers}
         if not self.allowed.trusts(request.peer) or not names.isdisjoint(PASSED_ON):
             return problem(405, "PURGE is not for you", [(b"allow", b"GET, HEAD")])
+        soft = find(request.headers, SOFT) == b"1"
         if names.isdisjoint(TAG_FIELDS):
-            purged = self.forget(request.target, find(request.headers, b"host") or b"")
+            purged = self.forget(request.target, find(request.headers, b"host") or b"", soft=soft)
         else:
             tags = surrogate_tags(request.headers)
             if not tags:
                 return problem(400, "no tag is named")
-            purged = sum(self.cache.purge(tag) for tag in tags)
+            purged = sum(self.cache.purge(tag, soft=soft) for tag in tags)
         return counted(purged, await self.cache.confirmed())
 
-    def forget(self, target: bytes, host: bytes) -> int:
+    def forget(self, target: bytes, host: bytes, *, soft: bool) -> int:
         keys = [self.cache.rules.key(target, scheme, host) for scheme in ("http", "https")]
-        return sum(self.cache.forget(key) for key in keys)
+        return sum(self.cache.forget(key, soft=soft) for key in keys)
 
 
 def counted(purged: int, shared: bool | None) -> Response:

@@ -300,6 +300,11 @@ class Cache(MutableMapping[K, V]):
         """Evict every entry that carries ``tag`` and return how many were live. O(their number)."""
         return self._shelf.take_tagged(tag)
 
+    def tagged(self, tag: Hashable) -> list[K]:
+        """Return the keys of what carries ``tag``. O(their number)."""
+        with self._shelf.lock:
+            return [entry.key for entry in self._shelf.tags.tagged(tag)]
+
     @property
     def maxsize(self) -> float:
         """How much it may hold."""

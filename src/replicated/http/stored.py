@@ -75,6 +75,16 @@ class Stored:
         """The names under which the origin may ask for it to be forgotten."""
         return surrogate_tags(self.headers)
 
+    def aged(self, now: float) -> Stored:
+        """Return it as if its freshness had ended by ``now``, and its grace began there."""
+        early = max(0.0, self.fresh_until - now)
+        return replace(
+            self,
+            fresh_until=self.fresh_until - early,
+            grace_until=self.grace_until - early,
+            keep_until=self.keep_until - early,
+        )
+
     def with_body(self, body: bytes) -> Stored | None:
         """Return it with its body, or None when that is not as long as it was announced to be."""
         length = find(self.headers, b"content-length")
