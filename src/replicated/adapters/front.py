@@ -12,8 +12,10 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from ..http.heads import HeadReader
 from ..http.identity import Identity
 from ..http.message import Handler
+from .access_log import Access
 from .front_connection import FrontConnection
 from .front_limits import FrontLimits
 from .front_listener import Listener
@@ -39,6 +41,7 @@ class Front:
         tls: Terminates TLS, or returns what does for each new connection.
         balancers: Trusts those who begin each connection with a PROXY header, before TLS where there is TLS;
             all others must not. None where nobody does.
+        log: Is told of each request when it is over; it costs nothing where there is none.
 
     Attributes:
         connections: Those that are open.
@@ -52,11 +55,14 @@ class Front:
         limits: FrontLimits | None = None,
         tls: ssl.SSLContext | Callable[[], ssl.SSLContext | None] | None = None,
         balancers: Identity | None = None,
+        log: Callable[[Access], None] | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits or FrontLimits()
         self.tls = tls
         self.balancers = balancers
+        self.log = log
+        self.heads = HeadReader(self.limits.request)
         self.connections: set[FrontConnection] = set()
         self.draining = False
         self.stopping = False

@@ -1,11 +1,11 @@
-"""One client's connection: bytes in, requests to a handler in order, responses out.
+"""A connection of one client: bytes in, heads cut off them, and an end by which the last answer arrives.
 
-Decides when a request is read, when the connection may serve another, and who is waited for how long. It
-knows neither the socket that accepted it nor what the handler does.
+Decides when a request is read, who is waited for how long, and how a connection is closed. It knows neither
+the socket that accepted it nor what is answered.
 
-One task a connection and not a request: a task costs as much as all else here for a small request. The
-limits of time are numbers that one tick of the whole front looks at: a timer for each request would cost as
-much again.
+One task a connection and not a request: a task costs as much as all else here for a small request. The limits
+of time are numbers that one tick of the whole front looks at: a timer for each request would cost as much
+again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, cast
 
-from ..errors import UpstreamError
-from ..http.fields import problem, token_list
 from ..http.framing import Violation
-from ..http.heads import Head, no_head_yet, parse_head
-from ..http.message import Request, Response
-from .front_answer import Answer, Contradiction, answer_of
-from .front_body import Arriving, Refused
+from ..http.heads import Head
+from .front_body import Arriving
+from .front_serving import serve
 from .gatekeeper import ClientGone
 
 if TYPE_CHECKING:
@@ -31,9 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FrontConnection"]
 
-SMALL_REST = 64 * 1024
-"""Bytes of a request that are read for nothing rather than close the connection: less than what opening the
-next one costs both sides."""
+RESET = struct.pack("ii", 1, 0)
 
 
 class FrontConnection(asyncio.Protocol):
@@ -43,6 +38,17 @@ class FrontConnection(asyncio.Protocol):
         front: Whose it is.
         peer: Whose address the client has.
         tls: Whether it is encrypted.
+
+    Attributes:
+        arriving: What the request being answered still sends.
+        handling: Whether a request is being answered.
+        ended: Whether the client has closed its half.
+        leaving: Whether the next answer is the last one.
+        lingering: Whether nothing more is answered.
+        unread: Whether the client may still send what nobody will read.
+        served: How many requests were read.
+        written: Bytes that were written, as far as is known.
+        drained: Set while what was written waits for the client.
     """
 
     __slots__ = (
@@ -50,7 +56,6 @@ class FrontConnection(asyncio.Protocol):
         "deadline",
         "drained",
         "ended",
-        "found",
         "front",
         "handling",
         "leaving",
@@ -59,6 +64,8 @@ class FrontConnection(asyncio.Protocol):
         "paused",
         "peer",
         "pending",
+        "said",
+        "scheme",
         "sent",
         "served",
         "task",
@@ -76,26 +83,27 @@ class FrontConnection(asyncio.Protocol):
         self.front = front
         self.peer = peer
         self.tls = tls
+        self.scheme = "https" if tls else "http"
         self.task: asyncio.Task[None] | None = None
-        self.found: Head | Violation | None = None  # what the task begins with
         self.waiter: asyncio.Future[Head | Violation] | None = None  # set while the task waits for a request
-        self.drained: asyncio.Future[None] | None = None  # set while what was written waits for the client
-        self.arriving: Arriving | None = None  # what the request being answered still sends
-        self.pending = b""  # what has come behind it
+        self.drained: asyncio.Future[None] | None = None
+        self.arriving: Arriving | None = None
+        self.pending = b""  # what has come and was not read yet
         self.paused = False  # because of what is pending
         self.handling = False
-        self.ended = False  # the client has closed its half
-        self.leaving = False  # the next answer is the last one
+        self.ended = False
+        self.leaving = False
         self.lingering = False
         self.lost = False
-        self.unread = False  # the client may still send what nobody will read
+        self.unread = False
         self.served = 0
-        self.written = 0  # bytes, as far as is known
-        self.sent = 0  # of them, at the last look at the clock
+        self.said = (0, "")  # for the access log: the status, and who answered
+        self.written = 0
+        self.sent = 0  # of these bytes, at the last look at the clock
         self.write_time_left = front.limits.write_time
         self.deadline = math.inf
 
-    # -- bytes in ---------------------------------------------------------------------------------------
+    # -- asyncio.Protocol -------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
@@ -115,10 +123,12 @@ class FrontConnection(asyncio.Protocol):
             if len(self.pending) > self.front.limits.pipelined and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()
-        else:
-            if not before:
-                self.deadline = self.front.after(self.front.limits.header_time)
-            self.offer(self.cut(max(0, len(before) - 3)))
+            return
+        found = self.cut(max(0, len(before) - 3))
+        if found is not None:
+            self.offer(found)
+        elif not before:
+            self.deadline = self.front.after(self.front.limits.header_time)
 
     def eof_received(self) -> bool:
         self.ended = True
@@ -134,8 +144,7 @@ class FrontConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self.front.left(self)
-        if self.drained is not None and not self.drained.done():
-            self.drained.set_result(None)
+        self.resume_writing()
         if self.arriving is not None:
             self.arriving.fail(ClientGone("the client went away"))
         if self.task is not None:
@@ -153,181 +162,61 @@ class FrontConnection(asyncio.Protocol):
 
     def cut(self, start: int = 0) -> Head | Violation | None:
         """Take the next head off what is pending; None while there is none."""
-        data, limits = self.pending, self.front.limits.request
+        data = self.pending
+        if data[:2] == b"\r\n":  # one empty line before a request is ignored (RFC 9112, 2.2)
+            data = self.pending = data[2:]
+            start = 0
         end = data.find(b"\r\n\r\n", start)
-        if end > 0:
-            self.pending = data[end + 4 :]
-            # One empty line before a request is ignored (RFC 9112, 2.2).
-            head = data[2:end] if data.startswith(b"\r\n") else data[:end]
-            return parse_head(head, limits, self.host)
-        return no_head_yet(data, limits)
+        if end < 0:
+            return self.front.heads.not_yet(data)
+        self.pending = data[end + 4 :]
+        found = self.front.heads.read(data, end)
+        if isinstance(found, Violation) and b" HTTP/1.0\r\n" in data[:end]:
+            return self.front.heads.read(data, end, self.host)  # which may do without a host
+        return found
 
     @property
     def host(self) -> bytes:
-        """What a client that names no host has asked, as only those of HTTP/1.0 may."""
+        """What a client that names no host has asked."""
         name = self.transport.get_extra_info("sockname")
         if not isinstance(name, tuple):
             return b"localhost"
         return (f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}").encode()
 
-    def offer(self, found: Head | Violation | None) -> None:
+    def offer(self, found: Head | Violation) -> None:
         """Hand what was found to the task."""
-        if found is None:
-            return
         self.handling = True
         self.deadline = math.inf
         if self.waiter is not None:
             self.waiter.set_result(found)
         else:
-            self.found = found
-            self.task = self.front.loop.create_task(self.serve())
+            self.task = self.front.loop.create_task(serve(self, found))
 
-    async def serve(self) -> None:
-        """Answer requests, one by one."""
-        found, self.found = self.found, None
-        assert found is not None
-        try:
-            while await self.answer(found):
-                self.handling = False
-                self.arriving = None
-                if self.paused:
-                    self.paused = False
-                    self.transport.resume_reading()
-                next_one = self.cut() if self.pending else None
-                if next_one is None:
-                    if self.ended:
-                        break
-                    limits = self.front.limits
-                    self.deadline = self.front.after(
-                        limits.header_time if self.pending else limits.keep_alive
-                    )
-                    self.waiter = self.front.loop.create_future()
-                    next_one = await self.waiter
-                    self.waiter = None
-                self.handling = True
-                self.deadline = math.inf
-                found = next_one
-            self.finish()
-        except (ClientGone, UpstreamError, asyncio.CancelledError):
-            self.cut_off()
-        except Exception as error:
-            self.front.complain("a response was cut off", error)
-            self.cut_off()
-
-    async def answer(self, found: Head | Violation) -> bool:
-        """Answer one request; return whether another may follow."""
-        front = self.front
-        self.served += 1
-        keep = not (self.leaving or front.draining or self.served == front.limits.requests)
-        if isinstance(found, Violation):
-            await self.send(problem(found.status, found.detail), "", 1, keep=False)
-            self.unread = True
-            return False
-        request = self.request(found)
-        try:
-            response = await front.handler(request)
-        except Refused as error:
-            response, keep = problem(error.violation.status, error.violation.detail), False
-        except ClientGone:
-            raise
-        except Exception as error:
-            front.complain("the handler failed", error)
-            response = problem(500, "the request could not be answered")
-        keep = keep and found.keeps_alive and not self.ended
-        try:
-            if isinstance(response.body, bytes):
-                keep = keep and not self.much_is_unread
-            keep = await self.send(response, found.method, found.minor, keep=keep)
-        finally:
-            await response.close()
-        if self.arriving is not None and not self.arriving.complete:
-            self.unread = not keep or self.much_is_unread
-            if self.unread:
-                return False
-            await self.arriving.skip()
-        if self.drained is not None:
-            await self.drained
-        return keep
-
-    @property
-    def much_is_unread(self) -> bool:
-        """Whether so much of the request is still to come that closing is cheaper than reading it."""
-        arriving = self.arriving
-        if arriving is None or arriving.complete or arriving.raw:
-            return False
-        # Whoever was not told to go on may send the body all the same, or not: nobody knows.
-        return arriving.chunks is not None or arriving.expected or arriving.left > SMALL_REST
-
-    def request(self, head: Head) -> Request:
-        """Make a request of a head."""
-        body = upgrade = None
-        fields, limits = head.fields, self.front.limits
-        if head.length:
-            expected = head.minor == 1 and b"expect" in fields
-            body = self.arriving = Arriving(
-                self.transport, head.length, limits.request.body, limits.body_time, expected=expected
-            )
-        elif b"upgrade" in fields and upgrades(head):
-            upgrade = self.arriving = Arriving(self.transport, None, 0, limits.body_time, expected=False)
-        if self.arriving is not None and self.pending:
-            self.pending = self.arriving.feed(self.pending)
-        return Request(
-            head.method,
-            head.target,
-            head.headers,
-            self.peer,
-            "https" if self.tls else "http",
-            body,
-            None,
-            upgrade,
-        )
-
-    # -- responses --------------------------------------------------------------------------------------
-
-    async def send(self, response: Response, method: str, minor: int, *, keep: bool) -> bool:
-        """Write a response; return whether another may follow it."""
-        try:
-            answer = answer_of(response, method, minor, self.front.date, keep=keep)
-            if response.status == 101 and (self.arriving is None or not self.arriving.raw):
-                raise Contradiction("the protocol is switched where nobody asked for it")
-        except Contradiction as error:
-            self.front.complain("the handler's response was not sent", error)
-            response = problem(500, "the request could not be answered")
-            answer = answer_of(response, method, minor, self.front.date, keep=keep)
-        if response.status != 101 and self.arriving is not None and self.arriving.raw:
-            # Not switched: what has come is the next request, as if nobody had asked.
+    async def next(self) -> Head | Violation | None:
+        """Wait for the next head, after a request has been answered; None for no more."""
+        self.handling = False
+        if self.arriving is not None:
             self.arriving.go_on()
-            self.pending, self.arriving = b"".join(self.arriving.pieces), None
-        self.transport.write(answer.head)
-        self.written += len(answer.head)
-        if answer.stream:
-            await self.stream(response, answer)
-        return answer.keep
-
-    async def stream(self, response: Response, answer: Answer) -> None:
-        """Write a body piece by piece, no faster than the client reads it."""
-        transport, left = self.transport, answer.length
-        assert not isinstance(response.body, bytes)
-        async for piece in response.body:
-            if not piece:
-                continue
-            if self.drained is not None:
-                await self.drained
-            if left is not None:
-                left -= len(piece)
-                if left < 0:
-                    raise Contradiction("the body is longer than was said")
-            if answer.chunked:
-                transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-            else:
-                transport.write(piece)
-            self.written += len(piece)
-            if self.ended:
-                self.deadline = self.front.after(self.front.limits.half_closed)
-        if left:
-            raise Contradiction("the body is shorter than was said")
-        if answer.chunked:
-            transport.write(b"0\r\n\r\n")
+            self.arriving = None
+        if self.paused:
+            self.paused = False
+            self.transport.resume_reading()
+        limits = self.front.limits
+        if self.pending:
+            found = self.cut()
+            if found is not None:
+                self.handling = True
+                return found
+            self.deadline = self.front.after(limits.header_time)
+        else:
+            self.deadline = self.front.after(limits.keep_alive)
+        if self.ended:
+            return None
+        self.waiter = self.front.loop.create_future()
+        try:
+            return await self.waiter
+        finally:
+            self.waiter = None
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -343,9 +232,10 @@ class FrontConnection(asyncio.Protocol):
         self.lingering, self.handling = True, False
         self.pending = b""
         self.deadline = self.front.after(self.front.limits.linger)
-        self.transport.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
 
     def close(self) -> None:
         """Close when all that was written is sent."""
@@ -358,7 +248,7 @@ class FrontConnection(asyncio.Protocol):
         sock = self.transport.get_extra_info("socket")
         if sock is not None and not self.lost:
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     def leave(self) -> None:
@@ -376,19 +266,21 @@ class FrontConnection(asyncio.Protocol):
         """Whether it waits for a request that has not begun."""
         return not self.handling and not self.pending and not self.lingering and self.served > 0
 
+    # -- time -------------------------------------------------------------------------------------------
+
     def tick(self, now: float, seconds: float) -> None:
         """Look at the limits of time; ``seconds`` have passed since the last look."""
         limits = self.front.limits
         unsent = self.transport.get_write_buffer_size()
         if unsent:
             sent = self.written - unsent
-            progress, self.sent = sent - self.sent, sent
-            left = self.write_time_left + max(0, progress) / limits.least_rate
+            progress, self.sent = max(0, sent - self.sent), sent
+            left = self.write_time_left + progress / limits.least_rate
             self.write_time_left = min(limits.write_time, left) - seconds
             if self.write_time_left <= 0:
                 self.cut_off()
                 return
-            if progress > 0 and (self.ended or self.lingering):
+            if progress and (self.ended or self.lingering):
                 self.deadline = self.front.after(limits.half_closed)
         else:
             self.sent = self.written
@@ -398,18 +290,8 @@ class FrontConnection(asyncio.Protocol):
         if now < self.deadline:
             return
         if self.handling or self.lingering:
-            self.transport.abort()  # a half-closed client that nobody writes to, or one that does not close
+            self.cut_off()  # a half-closed client that nobody writes to, or one that does not close
         elif self.pending:
             self.offer(Violation(408, "the head of the request did not come in time"))
         else:
             self.close()
-
-
-def upgrades(head: Head) -> bool:
-    """Return whether a request asks for the one protocol that there is a tunnel for (RFC 6455, 4.1)."""
-    return (
-        head.method == "GET"
-        and head.minor == 1
-        and head.fields[b"upgrade"].lower() == b"websocket"
-        and b"upgrade" in token_list(head.headers, b"connection")
-    )

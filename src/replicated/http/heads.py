@@ -1,12 +1,12 @@
 """The head of a request as bytes on a wire: where it ends, and what it says, or why it is none.
 
 Reads HTTP/1.1 as RFC 9112 writes it and nothing that merely looks like it: no bare LF, no folded line, no
-space before a colon, one space where one is asked for. Whether the request that it finds may pass is not
-known here.
+space before a colon, one space where one is asked for. Knows no connection.
 
 llhttp, as httptools offers it, is not used for this: it cannot be told to stop after one request, so that all
 that a client pipelines is parsed at once; of what is wrong it says neither what nor which answer is due; and
-lines that are remembered are cheaper than a callback for each.
+most of what comes has come before. A client's header is the same in each of its requests, and a path the same
+for each client, so that both are remembered, and only what is new is read.
 """
 
 from __future__ import annotations
@@ -19,97 +19,171 @@ from .fields import token_list
 from .framing import IN_TARGET, IN_TOKEN, IN_VALUE, Limits, Violation, check_fields
 from .message import Headers
 
-__all__ = ["Head", "no_head_yet", "parse_head"]
+__all__ = ["Fields", "Head", "HeadReader", "parse_line"]
 
 VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
-REMEMBERED = 256  # bytes of a line that is remembered; longer ones are cookies and tokens, and differ
-SLACK = 64  # bytes of a request line beside its target: a method, two spaces, a version
+REMEMBERED = 1024
+"""How many request lines and how many headers are remembered; and bytes of one beyond which it is not."""
+SLACK = 64
+"""Bytes of a request line beside its target: a method, two spaces, a version."""
+
+
+class Fields(NamedTuple):
+    """What the header of a request says. It is remembered: whoever changes something, changes a copy.
+
+    Attributes:
+        headers: Names in lower case, values without the white space around them.
+        named: The same as a mapping, where a name that is repeated has its last value.
+        length: Bytes of the body; -1 for one in chunks, and 0 for none.
+        close: Whether the client will close the connection.
+        keep_alive: Whether it asks to keep it, as HTTP/1.0 must.
+        expects: Whether it waits to be told to send the body.
+        websocket: Whether it asks for the one protocol that there is a tunnel for (RFC 6455, 4.1).
+    """
+
+    headers: Headers
+    named: dict[bytes, bytes]
+    length: int
+    close: bool
+    keep_alive: bool
+    expects: bool
+    websocket: bool
 
 
 class Head(NamedTuple):
-    """What a request's head says.
+    """What the head of a request says.
 
     Attributes:
         method: A token.
         target: Path and query, or ``*``.
         minor: 1 for HTTP/1.1, 0 for HTTP/1.0.
-        headers: Names in lower case, values without the white space around them.
-        fields: The same as a mapping, where a name that is repeated has its last value.
-        length: Bytes of the body; -1 for one in chunks, and 0 for none.
+        fields: Its header.
     """
 
     method: str
     target: bytes
     minor: int
-    headers: Headers
-    fields: dict[bytes, bytes]
-    length: int
-
-    @property
-    def keeps_alive(self) -> bool:
-        """Whether the client would send another request over this connection."""
-        if b"connection" not in self.fields:
-            return self.minor == 1
-        asked = token_list(self.headers, b"connection")
-        return b"close" not in asked and (self.minor == 1 or b"keep-alive" in asked)
+    fields: Fields
 
 
-def parse_head(data: bytes, limits: Limits, host: bytes = b"") -> Head | Violation:
-    """Read a head. O(its length).
+class HeadReader:
+    """Reads heads.
 
     Args:
-        data: The head, without the empty line at its end.
         limits: What is too large to pass.
-        host: The host of a request of HTTP/1.0 that names none.
     """
-    first, *lines = data.split(b"\r\n")
-    parts = first.split(b" ")
-    if len(parts) != 3:
-        return Violation(400, "the request line must be a method, a target and a version")
-    verb, target, version = parts
-    if version != b"HTTP/1.1" and version != b"HTTP/1.0":
-        if VERSION.fullmatch(version):
-            return Violation(505, "the version must be HTTP/1.1 or HTTP/1.0")
-        return Violation(400, "the request line must end with a version")
-    method = METHODS.get(verb)
-    if method is None:
-        if not verb or verb.translate(None, IN_TOKEN):
-            return Violation(400, "the method has a character that it may not have")
-        method = verb.decode("ascii")
-        if method in ("CONNECT", "TRACE"):
-            return Violation(405, f"{method} is not forwarded")
-    if len(target) > limits.target:
-        return Violation(414, f"the request target is longer than {limits.target} bytes")
-    if target.translate(None, IN_TARGET):
-        return Violation(400, "the request target has a character that it may not have")
-    if len(lines) > limits.header_count:
-        return Violation(431, f"there are more than {limits.header_count} header lines")
-    if len(data) - len(first) > limits.header_bytes:
-        return Violation(431, f"the header is longer than {limits.header_bytes} bytes")
-    try:
-        headers = [remembered(line) if len(line) <= REMEMBERED else parse_line(line) for line in lines]
-    except ValueError as error:
-        return Violation(400, str(error))
-    fields = dict(headers)
-    minor = 1 if version == b"HTTP/1.1" else 0
-    if minor == 0:
-        if b"transfer-encoding" in fields:
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._line = functools.lru_cache(REMEMBERED)(self._new_line)
+        self._fields = functools.lru_cache(REMEMBERED)(self._new_fields)
+
+    def read(self, data: bytes, end: int, host: bytes = b"") -> Head | Violation:
+        """Read a head. O(its length).
+
+        Args:
+            data: Begins with a head.
+            end: Where that ends, without the empty line.
+            host: The host of a request of HTTP/1.0 that names none.
+        """
+        first_end = data.find(b"\r\n")
+        line = data[:first_end]
+        text = data[first_end + 2 : end]
+        found = self._line(line) if first_end <= REMEMBERED else self._new_line(line)
+        if isinstance(found, Violation):
+            return found
+        fields = self._fields(text) if len(text) <= REMEMBERED else self._new_fields(text)
+        if isinstance(fields, Violation):
+            return fields
+        method, target, minor = found
+        if minor == 0 or b"host" not in fields.named or target[:1] != b"/":
+            return self._unusual(Head(method, target, minor, fields), host)
+        return Head(method, target, minor, fields)
+
+    def not_yet(self, data: bytes) -> Violation | None:
+        """Judge what has come of a head that has not ended: None while more may make it one."""
+        limits = self.limits
+        if data[:1].translate(None, IN_TOKEN) and not b"\r\n".startswith(data[:2]):
+            return Violation(400, "this does not begin as a request does")
+        if data.count(b"\n") != data.count(b"\r\n"):
+            return Violation(400, "a line must end with CR and LF")
+        end = data.find(b"\r\n", 2)
+        if (len(data) if end < 0 else end) > limits.target + SLACK:
+            return Violation(414, f"the request target is longer than {limits.target} bytes")
+        if end >= 0 and len(data) - end > limits.header_bytes + 4:
+            return Violation(431, f"the header is longer than {limits.header_bytes} bytes")
+        return None
+
+    def _new_line(self, line: bytes) -> tuple[str, bytes, int] | Violation:
+        """Read a request line."""
+        parts = line.split(b" ")
+        if len(parts) != 3:
+            return Violation(400, "the request line must be a method, a target and a version")
+        verb, target, version = parts
+        if version != b"HTTP/1.1" and version != b"HTTP/1.0":
+            if VERSION.fullmatch(version):
+                return Violation(505, "the version must be HTTP/1.1 or HTTP/1.0")
+            return Violation(400, "the request line must end with a version")
+        method = METHODS.get(verb)
+        if method is None:
+            if not verb or verb.translate(None, IN_TOKEN):
+                return Violation(400, "the method has a character that it may not have")
+            method = verb.decode("ascii")
+            if method in ("CONNECT", "TRACE"):
+                return Violation(405, f"{method} is not forwarded")
+        if len(target) > self.limits.target:
+            return Violation(414, f"the request target is longer than {self.limits.target} bytes")
+        if not target or target.translate(None, IN_TARGET):
+            return Violation(400, "the request target has a character that it may not have")
+        return method, target, 1 if version == b"HTTP/1.1" else 0
+
+    def _new_fields(self, text: bytes) -> Fields | Violation:
+        """Read a header; one without a host may yet be one of HTTP/1.0."""
+        limits = self.limits
+        if len(text) > limits.header_bytes:
+            return Violation(431, f"the header is longer than {limits.header_bytes} bytes")
+        lines = text.split(b"\r\n") if text else []
+        if len(lines) > limits.header_count:
+            return Violation(431, f"there are more than {limits.header_count} header lines")
+        try:
+            headers = [parse_line(line) for line in lines]
+        except ValueError as error:
+            return Violation(400, str(error))
+        named = dict(headers)
+        violation = check_fields(headers, named if b"host" in named else {**named, b"host": b"-"}, limits)
+        if violation is not None:
+            return violation
+        connection = token_list(headers, b"connection")
+        return Fields(
+            headers,
+            named,
+            -1 if b"transfer-encoding" in named else int(named.get(b"content-length", 0)),
+            b"close" in connection,
+            b"keep-alive" in connection,
+            b"expect" in named,
+            b"upgrade" in connection and named.get(b"upgrade", b"").lower() == b"websocket",
+        )
+
+    def _unusual(self, head: Head, host: bytes) -> Head | Violation:
+        """Read on what is neither a path of HTTP/1.1 nor one of its hosts."""
+        method, target, minor, fields = head
+        named = fields.named
+        if minor == 0 and b"transfer-encoding" in named:
             return Violation(400, "HTTP/1.0 has no transfer codings")
-        if b"host" not in fields and host:
-            fields[b"host"] = host
-            headers.append((b"host", host))
-    violation = check_fields(headers, fields, limits)
-    if violation is not None:
-        return violation
-    if not target.startswith(b"/"):
-        origin = origin_form(method, target, fields[b"host"])
-        if origin is None:
-            return Violation(400, "the request target must be a path, or a URL of the host that is asked")
-        target = origin
-    length = -1 if b"transfer-encoding" in fields else int(fields.get(b"content-length", 0))
-    return Head(method, target, minor, headers, fields, length)
+        if b"host" not in named:
+            if minor == 1 or not host:
+                return Violation(400, "there is no host, or it is not one")
+            fields = fields._replace(
+                headers=[(b"host", host), *fields.headers], named={**named, b"host": host}
+            )
+        if not target.startswith(b"/"):
+            origin = origin_form(method, target, fields.named[b"host"])
+            if origin is None:
+                return Violation(400, "the request target must be a path, or a URL of the host that is asked")
+            target = origin
+        return Head(method, target, minor, fields)
 
 
 def parse_line(line: bytes) -> tuple[bytes, bytes]:
@@ -124,11 +198,6 @@ def parse_line(line: bytes) -> tuple[bytes, bytes]:
     if value.translate(None, IN_VALUE):
         raise ValueError("a header value has a character that it may not have")
     return name.lower(), value.strip(b" \t")
-
-
-# The lines of one client repeat with each of its requests, and many clients send the same ones. What is
-# remembered is only what is well-formed: an exception is not kept.
-remembered = functools.lru_cache(2048)(parse_line)
 
 
 def origin_form(method: str, target: bytes, host: bytes) -> bytes | None:
@@ -146,17 +215,3 @@ def origin_form(method: str, target: bytes, host: bytes) -> bytes | None:
     if rest.startswith(b"/"):
         return rest
     return b"*" if method == "OPTIONS" and not rest else b"/" + rest
-
-
-def no_head_yet(data: bytes, limits: Limits) -> Violation | None:
-    """Judge what has come of a head that has not ended: None while more may make it one."""
-    if data[:1].translate(None, IN_TOKEN) and not b"\r\n".startswith(data[:2]):
-        return Violation(400, "this does not begin as a request does")
-    if data.count(b"\n") != data.count(b"\r\n"):
-        return Violation(400, "a line must end with CR and LF")
-    end = data.find(b"\r\n", 2)
-    if (len(data) if end < 0 else end) > limits.target + SLACK:
-        return Violation(414, f"the request target is longer than {limits.target} bytes")
-    if end >= 0 and len(data) - end > limits.header_bytes + 4:
-        return Violation(431, f"the header is longer than {limits.header_bytes} bytes")
-    return None

@@ -72,12 +72,14 @@ class Response:
         headers: Names in lower case; no hop-by-hop field.
         body: Whole, or streaming.
         close: Gives back what the response holds; called once, however the response ends.
+        served_by: The id of the replica that answered, for an access log; empty where none did.
     """
 
     status: int
     headers: Headers = field(default_factory=list)
     body: Body = b""
     close: Callable[[], Awaitable[None]] = nothing
+    served_by: str = ""
 
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import importlib.util
 import resource
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from ..adapters.event_loop import loop_factory
 from ..adapters.front import Front
 from .stopping import StopSequence
 
@@ -127,14 +126,6 @@ class Running:
         for task in (*ends, everybody, hurried):
             task.cancel()  # a front that is stopping cuts what is still open
         await asyncio.gather(*ends, everybody, hurried, return_exceptions=True)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the fastest event loop that is installed."""
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
-    return factory
 
 
 def raise_descriptor_limit() -> None:

@@ -47,8 +47,8 @@ class StopSequence:
         """Hear signals from here on; they are kept until ``begin``. In the main thread only.
 
         Args:
-            last: The process ends with this: a signal that comes after it asks for what happens anyway, and is
-                not to spoil the exit status.
+            last: The process ends with this: a signal that comes after it asks for what happens anyway, and
+                is not to spoil the exit status.
         """
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle) for number in numbers}
