@@ -55,10 +55,13 @@ class PowerOfTwo:
             seen, candidates, n, sums = self._view = look(ready)
         random, of = self._random, self._of
         if sums is None:
-            i = floor(random() * n)
-            first = candidates[i]
-            # From 1 to n - 1 places before the first: an index below zero goes round the end by itself.
-            second = candidates[i - 1 - floor(random() * (n - 1))]
+            first = candidates[i := floor(random() * n)]
+            second = candidates[floor(random() * n)]
+            if second is first:
+                # Only then from the others, by 1 to n - 1 places before the first: an index below zero goes
+                # round the end by itself. All in all that is even over the others, and the arithmetic is
+                # rare, whose whole numbers above 256 are objects to be made.
+                second = candidates[i - 1 - floor(random() * (n - 1))]
             return first if of(first.id) <= of(second.id) else second
         if n < 2:
             return candidates[0] if n else None
