@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from replicated.adapters.http_cache import HttpCache, http_date
 from replicated.http.caching import HttpCacheRules
@@ -154,6 +156,75 @@ def test_keys_are_what_is_believed() -> None:
         assert len(origin.asked) == 5
 
     run(story)
+
+
+NAMES = [
+    "age",
+    "cache-control",
+    "cdn-cache-control",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+]
+NAMES += ["last-modified", "pragma", "surrogate-key", "cache-tag", "vary", "warning"]
+WORDS = [
+    "max-age",
+    "s-maxage",
+    "public",
+    "private",
+    "no-cache",
+    "stale-while-revalidate",
+    "must-revalidate",
+    "*",
+]
+WORDS += [
+    "=",
+    ",",
+    '"',
+    "\\",
+    ";",
+    "-1",
+    "1",
+    "1e9",
+    "9" * 30,
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    " ",
+    "\xff",
+    "W/",
+]
+FIELDS = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.lists(st.sampled_from(WORDS), max_size=6).map("".join))
+)
+ASKED = st.sampled_from(
+    ["cache-control", "if-none-match", "if-modified-since", "if-range", "range", "pragma"]
+)
+
+
+@given(
+    FIELDS, st.lists(st.tuples(ASKED, st.lists(st.sampled_from(WORDS), max_size=4).map("".join)), max_size=3)
+)
+@settings(max_examples=150, deadline=None)
+def test_malformed_fields_are_never_an_error(
+    said: list[tuple[str, str]], asked: list[tuple[str, str]]
+) -> None:
+    """Whatever stands in the fields that caches read, on either side, both requests get the page."""
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in said]
+    request = get()
+    request.headers += [(name.encode(), value.encode("latin-1")) for name, value in asked]
+
+    async def story() -> None:
+        cache = make(Origin(Response(200, headers, b"page")))
+        for _ in range(3):
+            response = await cache(request)
+            assert response.status in (200, 206, 304, 416, 504)
+            if response.status == 200:
+                assert await whole(response) == b"page"
+            await response.close()
+        await cache.aclose()
+
+    asyncio.run(story())
 
 
 def test_a_trusted_peer_names_the_page() -> None:
