@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from ..errors import MissingExtra
 
-__all__ = ["self_signed", "server_context"]
+__all__ = ["names_in", "self_signed", "server_context"]
 
 # The longest life that browsers accept (CA/Browser Forum ballot SC-081v3: 200 days from March 2026), less a
 # few days. It begins an hour ago, for clients whose clock is behind.
@@ -129,12 +129,16 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         raise
 
 
-def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
+def server_context(
+    certificate: Path | str, key: Path | str, client_ca: Path | str | None = None
+) -> ssl.SSLContext:
     """Return a context that serves HTTP/1.1 over TLS 1.2 or later with this certificate.
 
     Args:
         certificate: A PEM file: the certificate, and behind it those of the authorities between.
         key: A PEM file: its private key, not encrypted.
+        client_ca: A PEM file: the authorities of which every client must show a certificate; None asks for
+            none.
 
     Raises:
         ValueError: A file cannot be read, is not what it should be, or the two do not belong together. The
@@ -161,7 +165,38 @@ def server_context(certificate: Path | str, key: Path | str) -> ssl.SSLContext:
         raise ValueError(
             f"certificate and key must be PEM files, and {_broken(certificate, key)}: {error}"
         ) from None
+    if client_ca is not None:
+        _check(client_ca, "client_ca", "-----BEGIN CERTIFICATE-----")
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError as error:
+            raise ValueError(f"client_ca must be a PEM file, and {client_ca} is broken: {error}") from None
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def names_in(certificate: Path | str) -> list[str]:
+    """Return the names that a certificate is for, in lower case; the addresses are left out.
+
+    Args:
+        certificate: A PEM file, of which the first one counts.
+
+    Raises:
+        ValueError: It cannot be read.
+        MissingExtra: The package cryptography is not installed.
+    """
+    try:
+        from cryptography import x509
+    except ImportError:
+        raise MissingExtra(__name__, "serve") from None
+    try:
+        [first, *_] = x509.load_pem_x509_certificates(Path(certificate).read_bytes())
+        alternatives = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    except (OSError, ValueError) as error:
+        raise ValueError(f"certificate cannot be read: {certificate}: {error}") from None
+    return [name.lower() for name in alternatives.get_values_for_type(x509.DNSName)]
 
 
 def _check(path: Path | str, argument: str, mark: str) -> None:

@@ -40,6 +40,7 @@ class Parsed(click.ParamType[Any]):
 
 
 SIZE = Parsed("size", parse.size)
+ADDRESS = Parsed("address", parse.listen)
 
 
 class Flag(click.Option):
@@ -196,13 +197,46 @@ SECTIONS: dict[str, list[Flag]] = {
     "Listening": [
         flag(
             "--listen",
-            type=Parsed("address", parse.listen),
+            type=ADDRESS,
             default="127.0.0.1:8080",
             help="Where to serve; port 0 takes any that is free.",
         ),
-        flag("--tls-cert", type=FILE, help="Certificate chain, PEM."),
-        flag("--tls-key", type=FILE, help="Its private key, PEM."),
+        flag(
+            "--tls-cert",
+            "tls_certs",
+            type=FILE,
+            multiple=True,
+            help="Certificate chain, PEM; once for each, and the client's server name chooses.",
+        ),
+        flag(
+            "--tls-key",
+            "tls_keys",
+            type=FILE,
+            multiple=True,
+            help="Its private key, PEM; as often, in the same order.",
+        ),
         flag("--tls-self-signed", is_flag=True, help="Make a certificate for this run."),
+        flag(
+            "--tls-client-ca",
+            type=FILE,
+            help="Ask each client for a certificate of one of these authorities, PEM.",
+        ),
+        flag(
+            "--hsts",
+            type=click.IntRange(min=0),
+            metavar="SECONDS",
+            help="Tell clients to come back over TLS alone, for so long.",
+        ),
+        flag(
+            "--redirect-from",
+            type=ADDRESS,
+            help="Listen here too, without TLS, and send everyone to https.",
+        ),
+        flag(
+            "--admin",
+            type=ADDRESS,
+            help="Answer /metrics, /replicas and PURGE here; :PORT is on loopback.",
+        ),
         flag("--name", default="replicated", help="What this tier calls itself in Via."),
     ],
     "Stopping": [

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ..adapters.front import Front
-from ..adapters.front_limits import FrontLimits
 from . import options as parse
-from .certificates import self_signed, server_context
+from .edge import EdgeOptions, Listening
 from .flags import SectionedCommand, serve_flags
-from .fronts import bind, run_fronts
+from .fronts import run_fronts
 from .lifeline import hold_lifeline
 from .options import ServeOptions
 from .service import Service
@@ -36,15 +32,11 @@ def refusing() -> Iterator[None]:
 @serve_flags
 def serve(
     upstreams: tuple[str, ...],
-    listen: tuple[str, int],
     strategy: str | None,
     throttle_by: str,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_self_signed: bool,
     drain_delay: float,
     grace: float,
-    **tier: Any,
+    **flags: Any,
 ) -> None:
     """Run one tier: a balancer, a cache, a throttle, a TLS edge, or all of them.
 
@@ -52,47 +44,35 @@ def serve(
     served, then the listener closes, what is in flight ends, and the status is 0.
     """
     hold_lifeline()
+    edge = EdgeOptions(**{name: flags.pop(name) for name in EdgeOptions.__slots__})
     with refusing():
         service = Service(
             ServeOptions(
                 parse.upstreams(upstreams),
-                strategy=strategy or ("ring-hash" if tier["affinity"] else "power-of-two"),
+                strategy=strategy or ("ring-hash" if flags["affinity"] else "power-of-two"),
                 throttle_by=tuple(part.strip() for part in throttle_by.split(",")),
-                **tier,
-            )
+                **flags,
+            ),
+            counted=edge.admin is not None,
         )
-        tls = tls_context(tls_cert, tls_key, tls_self_signed, listen[0])
-        try:
-            listener = bind(*listen)
-        except OSError as error:
-            raise ValueError(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror or error}") from None
-    host, port = listener.getsockname()[:2]
-    where = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-    line = f"replicated: {service.options.name} serves {where} from {len(upstreams)} replicas"
-    front = Front(
-        service.handler,
-        limits=FrontLimits(service.limits),
-        tls=tls,
-        balancers=service.identity if service.options.proxy_protocol else None,
-    )
+        listening = Listening(service, edge)
+    first, *more = listening.lines
+    who = f"{len(upstreams)} replicas" if upstreams else f"the members in {service.options.members!r}"
+
+    def say(line: str) -> None:
+        click.echo(f"replicated: {line}", err=True)
+
+    def say_where() -> None:
+        for line in (f"{first} from {who}", *more):
+            say(line)
+
     status = run_fronts(
-        [(front, listener)],
-        beside=service,
-        on_start=lambda: click.echo(line, err=True),
+        listening.fronts,
+        beside=listening.beside(say),
+        on_start=say_where,
         on_drain=service.handler.drain,
         drain_delay=drain_delay,
         grace=grace,
         last=True,
     )
     raise SystemExit(status)
-
-
-def tls_context(cert: Path | None, key: Path | None, self_sign: bool, host: str) -> ssl.SSLContext | None:
-    """Return what terminates TLS, as the flags say."""
-    if self_sign:
-        if cert or key:
-            raise ValueError("--tls-self-signed makes a certificate: give no --tls-cert or --tls-key with it")
-        cert, key = self_signed([host, "localhost"])
-    if (cert is None) != (key is None):
-        raise ValueError("--tls-cert and --tls-key go together")
-    return None if cert is None or key is None else server_context(cert, key)

@@ -27,6 +27,7 @@ from ..throttle import PathTemplates, Throttle, normalized
 from ..tier import Tier
 from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
 from .shared_throttle import burst, shared_throttle
+from .traffic import Traffic
 
 __all__ = ["Service"]
 
@@ -49,19 +50,22 @@ class Service:
 
     Args:
         options: What was asked for.
+        counted: Whether its traffic is counted, for somebody to look at.
 
     Raises:
         ValueError: It cannot be.
     """
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(self, options: ServeOptions, *, counted: bool = False) -> None:
         if bool(options.replicas) == (options.members is not None):
             raise ValueError("a tier needs upstreams, or else a source of members, and not both")
         if options.proxy_protocol and not options.trusted:
             raise ValueError("proxy_protocol needs trusted networks: those that speak it, and nobody else")
         self.options = options
         self.identity = Identity(options.trusted, hops=options.trust_hops, header=options.trust_header)
-        self.tier = tier(options)
+        self.traffic = Traffic() if counted else None
+        self.tier = tier(options, self.traffic)
+        self.cache: HttpCache | None = None
         self.upstream = Upstream()
         self.probe = None if options.probe is None else HttpProbe(options.probe)
         self.was_ready = False
@@ -98,9 +102,10 @@ class Service:
                 keep=options.cache_keep or 0.0,
                 name=options.name,
             )
-            handler = cache = HttpCache(handler, size=options.cache, rules=rules, identity=identity)
+            cache = HttpCache(handler, size=options.cache, rules=rules, identity=identity)
+            handler = self.cache = cache
             self.running.push_async_callback(cache.aclose)
-            if options.purge_from:
+            if options.purge_from or self.traffic is not None:  # tags are for those who purge, here or there
                 handler = Purging(cache, allowed=options.purge_from)
         if options.throttle is not None:
             key, fields = throttle_key(options.throttle_by, options.throttle_paths), options.ratelimit_fields
@@ -112,7 +117,8 @@ class Service:
                 handler = admission(handler, self.tier, identity, key, throttle=throttle, fields=fields)
                 self.running.push_async_callback(client.aclose)
         # The front has judged what stands in a request; whether it goes in circles, it cannot know.
-        return gatekeeper(handler, None, options.name.encode("latin-1"))
+        handler = gatekeeper(handler, None, options.name.encode("latin-1"))
+        return handler if self.traffic is None else self.traffic.handler(handler)
 
     def can_serve(self) -> bool:
         """Return whether somebody behind this tier was ever ready.
@@ -127,10 +133,13 @@ class Service:
         """Learn who the members are, and start the probes."""
         readiness = self.tier.readiness
         probes = None if self.probe is None else ProbeLoop(readiness, self.probe)
+
+        def heard(_: object) -> None:
+            if probes is not None:
+                probes.wake()  # who is new is probed at once
+
         if self.options.members is not None:
-            members = MembershipLoop(
-                readiness, self.options.members, on_event=lambda _: probes and probes.wake()
-            )
+            members = MembershipLoop(readiness, self.options.members, on_event=heard)
             await self.running.enter_async_context(members)
         if probes is not None:
             await self.running.enter_async_context(probes)
@@ -141,7 +150,7 @@ class Service:
         await self.upstream.aclose()
 
 
-def tier(options: ServeOptions) -> Tier:
+def tier(options: ServeOptions, traffic: Traffic | None = None) -> Tier:
     """Return the tier that decides."""
     policy = None
     if options.probe is not None:
@@ -162,7 +171,7 @@ def tier(options: ServeOptions) -> Tier:
         )
     return Tier(
         options.replicas,
-        strategy=strategy(options),
+        strategy=strategy(options) if traffic is None else traffic.strategy(strategy(options)),
         readiness=ReadinessTracker(
             policy,
             # A replica that is tried too early costs one request its first attempt, and a second one is made.
