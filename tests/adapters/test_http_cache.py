@@ -158,17 +158,6 @@ def test_keys_are_what_is_believed() -> None:
     run(story)
 
 
-NAMES = [
-    "age",
-    "cache-control",
-    "cdn-cache-control",
-    "content-length",
-    "content-type",
-    "date",
-    "etag",
-    "expires",
-]
-NAMES += ["last-modified", "pragma", "surrogate-key", "cache-tag", "vary", "warning"]
 WORDS = [
     "max-age",
     "s-maxage",
@@ -177,39 +166,53 @@ WORDS = [
     "no-cache",
     "stale-while-revalidate",
     "must-revalidate",
-    "*",
-]
-WORDS += [
+    "only-if-cached",
+    "bytes",
+    "1-2",
+    "-1",
+    "0",
+    "1",
+    "1e9",
+    "99999999999999999999",
     "=",
     ",",
     '"',
-    "\\",
     ";",
-    "-1",
-    "1",
-    "1e9",
-    "9" * 30,
-    "Thu, 01 Jan 1970 00:00:00 GMT",
-    " ",
-    "\xff",
+    ":",
+    "*",
+    "\\",
+    "-",
     "W/",
+    "ÿ",
 ]
-FIELDS = st.lists(
-    st.tuples(st.sampled_from(NAMES), st.lists(st.sampled_from(WORDS), max_size=6).map("".join))
-)
-ASKED = st.sampled_from(
-    ["cache-control", "if-none-match", "if-modified-since", "if-range", "range", "pragma"]
-)
+WORDS += [" ", "Thu, 01 Jan 1970 00:00:00 GMT"]
+VALUE = st.lists(st.sampled_from(WORDS), max_size=6).map("".join)
+SAID = [
+    "age",
+    "cache-control",
+    "cdn-cache-control",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "last-modified",
+    "pragma",
+    "surrogate-key",
+    "cache-tag",
+    "vary",
+    "warning",
+]
+ASKED = ["cache-control", "if-none-match", "if-modified-since", "if-range", "range", "pragma"]
 
 
 @given(
-    FIELDS, st.lists(st.tuples(ASKED, st.lists(st.sampled_from(WORDS), max_size=4).map("".join)), max_size=3)
+    st.lists(st.tuples(st.sampled_from(SAID), VALUE)),
+    st.lists(st.tuples(st.sampled_from(ASKED), VALUE), max_size=3),
 )
 @settings(max_examples=150, deadline=None)
-def test_malformed_fields_are_never_an_error(
-    said: list[tuple[str, str]], asked: list[tuple[str, str]]
-) -> None:
-    """Whatever stands in the fields that caches read, on either side, both requests get the page."""
+def test_malformed_fields_are_no_error(said: list[tuple[str, str]], asked: list[tuple[str, str]]) -> None:
+    """Whatever stands in the fields that caches read, on either side, each request gets its answer."""
     headers = [(name.encode(), value.encode("latin-1")) for name, value in said]
     request = get()
     request.headers += [(name.encode(), value.encode("latin-1")) for name, value in asked]
