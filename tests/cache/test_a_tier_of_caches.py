@@ -1,4 +1,4 @@
-"""Caches as a tier that is hashed by page: each page lives once, hot ones twice, and who goes takes its share."""
+"""Caches as a tier hashed by page: each page lives once, hot ones twice, and who goes takes its share."""
 
 from __future__ import annotations
 
