@@ -123,6 +123,11 @@ SECTIONS: dict[str, list[Flag]] = {
             help="Seconds after its end that a response is served when the replicas fail.",
         ),
         flag(
+            "--cache-redis",
+            metavar="URL",
+            help="Share what is kept with all who name this Valkey or Redis: redis://host:6379/0.",
+        ),
+        flag(
             "--purge-from",
             multiple=True,
             metavar="NETWORK",

@@ -51,6 +51,7 @@ class ServeOptions:
     ttl: float | None = None
     cache_grace: float | None = None
     cache_keep: float | None = None
+    cache_redis: str | None = None
     throttle: float | None = None
     burst: float | None = None
     throttle_by: tuple[str, ...] = THROTTLE_KEYS

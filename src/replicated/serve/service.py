@@ -26,13 +26,14 @@ from ..readiness import OutlierDetector, ProbePolicy, ReadinessTracker
 from ..throttle import PathTemplates, Throttle, normalized
 from ..tier import Tier
 from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
+from .shared_pages import shared_pages
 from .shared_throttle import burst, shared_throttle
 from .traffic import Traffic
 
 __all__ = ["Service"]
 
 NEEDS = {
-    "cache": ("ttl", "cache_grace", "cache_keep", "purge_from"),
+    "cache": ("ttl", "cache_grace", "cache_keep", "cache_redis", "purge_from"),
     "throttle": (
         "burst",
         "throttle_paths",
@@ -102,7 +103,16 @@ class Service:
                 keep=options.cache_keep or 0.0,
                 name=options.name,
             )
-            cache = HttpCache(handler, size=options.cache, rules=rules, identity=identity)
+            level = shared_pages(options)
+            if level is not None:
+                self.running.push_async_callback(level[1].aclose)
+            cache = HttpCache(
+                handler,
+                size=options.cache,
+                rules=rules,
+                identity=identity,
+                level=None if level is None else level[0],
+            )
             handler = self.cache = cache
             self.running.push_async_callback(cache.aclose)
             if options.purge_from or self.traffic is not None:  # tags are for those who purge, here or there
