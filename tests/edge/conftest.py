@@ -248,10 +248,24 @@ class Edge:
         line = self.process.stderr.readline()
         found = SERVES.search(line)
         assert found is not None, line
-        host, _, port = found[1].removeprefix("http://").rpartition(":")
+        host, _, port = found[1].partition("://")[2].rpartition(":")
         self.address = host, int(port)
-        self.said: list[str] = []
+        self.said = [line]
         threading.Thread(target=self.said.extend, args=(self.process.stderr,), daemon=True).start()
+
+    def line(self, mark: str, after: int = 0) -> str:
+        """Wait for a line with a mark on standard error, not among the first ``after``."""
+        deadline = time.monotonic() + 10
+        while not (found := [line for line in self.said[after:] if mark in line]):
+            assert time.monotonic() < deadline, f"no {mark!r} in {self.said}"
+            time.sleep(0.01)
+        return found[0]
+
+    def other(self, mark: str) -> tuple[str, int]:
+        """Return another address that it listens on, from the line with a mark."""
+        found = re.search(r"http://([^:/]+):([0-9]+)", self.line(mark))
+        assert found is not None
+        return found[1], int(found[2])
 
     def connect(self, timeout: float = 5.0) -> socket.socket:
         """Open a connection."""

@@ -99,7 +99,7 @@ def wires(draw: st.DrawFn) -> bytes:
 
 
 ASCII = bytes(range(128)) + b"~" * 128
-"""h11 takes no byte beyond ASCII in a target; the edge passes it on as it came, and no doubt comes of that."""
+"""h11 takes no byte beyond ASCII in a target; the edge passes it on as it came, and nobody doubts it."""
 
 
 def read_by_h11(sent: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
