@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import pickle
 import random
@@ -399,6 +400,23 @@ def test_a_connection_that_does_not_come(http: Any) -> None:
 
         run(main)
     assert verdicts(tier) == [("a", Verdict.FAILED)]
+
+
+def test_what_is_used_up_here_is_nobodys_fault(http: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor left for a connection there is a PoolTimeout, and no replica is blamed."""
+
+    async def main() -> None:
+        async def full(*_: Any, **__: Any) -> Any:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", full)
+        tier = tier_of("http://a.test")
+        async with client_of(http, tier) as client:
+            with pytest.raises(http.PoolTimeout, match="too many open files"):
+                await client.get("/")
+        assert verdicts(tier) == [("a", Verdict.CANCELLED)]
+
+    run(main)
 
 
 def test_what_a_body_raises_is_the_users(http: Any, scripted: Any, answers: Any) -> None:

@@ -85,15 +85,14 @@ class Attempts:
             self.tier.finish(self.forward, Outcome.cancelled(type(error).__name__))
             raise error
         self.tier.finish(self.forward, blame(error))
-        again = untouched or (
-            self.replayable and (self.request.method in REPEATABLE or isinstance(error, names.not_sent))
-        )
-        if not again or not self.next():
+        unseen = untouched or isinstance(error, names.not_sent)
+        again = untouched or (self.replayable and (unseen or self.request.method in REPEATABLE))
+        if not again or not self.next(unseen=unseen):
             raise error
 
-    def next(self) -> bool:
+    def next(self, *, unseen: bool = False) -> bool:
         """Go on to another replica, if the tier has one for a request whose attempt was finished."""
-        decision = self.tier.retry(self.forward)
+        decision = self.tier.retry(self.forward, unseen=unseen)
         if isinstance(decision, Forward):
             self.forward = decision
             return True

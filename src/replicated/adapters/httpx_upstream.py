@@ -11,14 +11,15 @@ import ssl
 import sys
 from typing import Any
 
-from ..errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from ..errors import UpstreamError, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
 from ..http.framing import Limits, check_request
 from ..http.message import Headers
 from .httpx_attempts import Ending
 from .httpx_body import OneWrite, Streamed, body_of
 from .httpx_names import Names
+from .origin import Origin
 from .pool import Pool
-from .upstream import Origin, Timeouts, Upstream, UpstreamResponse
+from .upstream import Timeouts, Upstream, UpstreamResponse
 
 __all__ = ["Carrier"]
 
@@ -200,8 +201,10 @@ def refuse(names: Names, request: Any, target: bytes, headers: Headers) -> None:
 def named(names: Names, error: UpstreamError, body: OneWrite | Streamed | None) -> Exception:
     """Return what httpx calls an error of the engine's."""
     module = names.module
-    if isinstance(error, UpstreamUnreachable):
-        late = isinstance(error.__context__, TimeoutError)
+    if isinstance(error, UpstreamExhausted):
+        kind = module.PoolTimeout  # nothing is free on this side
+    elif isinstance(error, UpstreamUnreachable):
+        late = error.kind == "connection_timeout"
         kind = module.ConnectTimeout if late else module.ConnectError
     elif isinstance(error, UpstreamTimeout):
         unread = isinstance(body, Streamed) and not body.over
