@@ -52,6 +52,8 @@ class Lender(Knows, Protocol):
 
     def _conclude(self, replica: Replica, outcome: Outcome) -> None: ...
 
+    def _see_off(self, replica: Replica) -> None: ...
+
     def _unavailable(self, now: float, tried: tuple[str, ...], pin: Pin | None) -> Unavailable: ...
 
 
@@ -151,6 +153,8 @@ class Lease:
         if error is None and tier._untimed:
             finished = tier._finished  # nobody else is to be told, and nothing but that it is over
             finished(self._replica, FINE)
+            if tier.readiness.leaving:
+                tier._see_off(self._replica)
         else:
             tier._conclude(self._replica, self._ending(error))
 

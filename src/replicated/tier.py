@@ -82,6 +82,7 @@ class Tier:
         # Adding to and removing from a set of identities are single steps of the interpreter, so a Forward
         # is finished once whatever the threads do, without a lock.
         self._open: set[Forward | Lease] = set()
+        self.readiness.watch(self.in_flight_of)
         known = self.readiness.members
         new = [replica for replica in replicas if replica not in known]
         if new:
@@ -100,6 +101,11 @@ class Tier:
     def in_flight(self) -> int:
         """How many Forwards and leases are not finished yet."""
         return len(self._open)
+
+    def in_flight_of(self, replica: Replica | str) -> int:
+        """Return how many Forwards and leases on a replica are not finished yet. O(in_flight)."""
+        id = replica if isinstance(replica, str) else replica.id
+        return sum([one.replica.id == id for one in self._open.copy()])
 
     def decide(
         self,
@@ -241,6 +247,8 @@ class Tier:
             finally:
                 if cache_key is not None and outcome.ok:
                     self._store(cache_key, outcome)
+                if self.readiness.leaving:
+                    self._see_off(replica)
 
     def _checked(self, ready: Sequence[Replica], key: str | bytes | None) -> Replica | None:
         """Pick by a strategy of unknown manners: it need not bear an empty set, and may pick no stranger."""
@@ -251,6 +259,10 @@ class Tier:
             if known is not replica and known != replica:
                 raise StrategyError(f"{self.strategy!r} picked {replica!r}, which is not in the ready set")
         return replica
+
+    def _see_off(self, replica: Replica) -> None:
+        if replica.id in self.readiness.leaving:
+            self.readiness.ended(replica)
 
     def _tell_of(self, replica: Replica, outcome: Outcome) -> None:
         with contextlib.suppress(UnknownReplica):  # a stream may outlast the memory of who left
@@ -271,6 +283,10 @@ class Tier:
         return found._replace(reason=f"it is pinned to {pin.replica_id}, which cannot serve")
 
     def reasons(self, ready: ReadySet) -> list[tuple[str, str]]:
-        """Say of every member that is not in ``ready`` why it cannot serve now."""
-        outside = [member for member in self.readiness.members if member.id not in ready.by_id]
-        return [(member.id, str(self.readiness.explain(member))) for member in outside]
+        """Say of every member that is not in ``ready``, and of those that are leaving, why not."""
+        found = []
+        for id in [*[member.id for member in self.readiness.members], *self.readiness.leaving.copy()]:
+            if id not in ready.by_id:
+                with contextlib.suppress(UnknownReplica):  # it has left in this moment
+                    found.append((id, str(self.readiness.explain(id))))
+        return found

@@ -18,7 +18,7 @@ from .ready_set import ReadySet
 from .slow_start import SlowStart
 from .state import State
 
-__all__ = ["Roster"]
+__all__ = ["Roster", "id_of"]
 
 _REMEMBERED = 4096  # of those who left, so that news of what was under way is told from a mistake
 
@@ -54,18 +54,18 @@ class Roster:
 
     def get(self, replica: Replica | str) -> Member | None:
         """Return the member of that id, or None. TypeError for what is neither a Replica nor an id."""
-        return self.by_id.get(_id(replica))
+        return self.by_id.get(id_of(replica))
 
     def find(self, replica: Replica | str) -> Member:
         """Return the member of that id, or raise UnknownReplica."""
         member = self.get(replica)
         if member is None:
-            raise UnknownReplica(f"{_id(replica)!r} is not a member")
+            raise UnknownReplica(f"{id_of(replica)!r} is not a member")
         return member
 
     def heard(self, replica: Replica | str) -> Member | None:
         """Return the member that news are about; None when they are about one that is gone."""
-        id = _id(replica)
+        id = id_of(replica)
         member = self.by_id.get(id)
         if member is None:
             if id in self._left:
@@ -173,7 +173,8 @@ class Roster:
         return fractions
 
 
-def _id(replica: Replica | str) -> str:
+def id_of(replica: Replica | str) -> str:
+    """Return the id of what is a Replica or its id. TypeError for anything else."""
     if isinstance(replica, Replica):
         return replica.id
     if isinstance(replica, str):

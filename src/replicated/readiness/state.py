@@ -29,6 +29,8 @@ class State(enum.StrEnum):
     """An operator lets its sessions end: no new ones."""
     MAINTENANCE = "maintenance"
     """An operator took it out: no sessions, no probes."""
+    LEAVING = "leaving"
+    """It was removed, and is known only until what is in flight there ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Explanation:
             text += "; it serves all the same, since too few would be left without it"
         if self.weight < 1:
             text += f"; it warms up, at {self.weight:.0%} of its weight"
+        if self.state is State.LEAVING:
+            return text
         if self.changes_in is None:
             return f"{text}; only an operator or what traffic meets can change that"
         return f"{text}; this can next change in {self.changes_in:.1f} s"
@@ -76,7 +80,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A replica is no longer a member."""
+    """A replica is no longer a member, and nothing is in flight there that a tier knows of."""
 
     replica: Replica
     at: float

@@ -18,12 +18,14 @@ from ..outcome import Outcome, Verdict
 from ..replica import Replica
 from .announcer import Announcer, Subscriber
 from .arguments import seconds
+from .departures import Departure, Departures, InFlightOf
+from .ejections import Ejections
 from .member import Member
 from .membership import Membership
 from .outliers import OutlierDetector
 from .probe import ProbePolicy
 from .ready_set import ReadySet
-from .roster import Roster
+from .roster import Roster, id_of
 from .schedule import ProbeSchedule
 from .slow_start import SlowStart
 from .state import Event, Explanation, Joined, Left, PanicChanged, State, StateChanged
@@ -51,6 +53,7 @@ class ReadinessTracker:
 
     Attributes:
         ready: The snapshot, to be read once a decision.
+        leaving: By id, those that were removed while requests were in flight there. Not to be changed.
         wakes: Until then, by the tracker's clock, ``tick`` has nothing to do.
     """
 
@@ -71,16 +74,23 @@ class ReadinessTracker:
         self._clock = clock
         self._lock = threading.Lock()
         self._now = -math.inf
+        self._departures = Departures()
+        self.leaving: dict[str, Departure] = self._departures.leaving
         self._roster = Roster(outliers, slow_start, panic_threshold)
         self._probes = ProbeSchedule(policy, random.Random() if rng is None else rng)
         self._timers: Timetable[tuple[str, str]] = Timetable()
+        self._ejections: Ejections | None = None
+        if outliers is not None:
+            probes = self._probes if policy is not None else None
+            self._ejections = Ejections(outliers, self._roster, probes, self._timers, self._settle)
         self.wakes = math.inf
         self._announcer = Announcer()
         self._news: list[Event] = []
         self._stale = False
         self.replace(replicas)
-        with self._changing():
-            self._end_window()
+        if self._ejections is not None:
+            with self._changing():
+                self._ejections.end_window(self._now)
 
     @property
     def members(self) -> tuple[Replica, ...]:
@@ -95,7 +105,7 @@ class ReadinessTracker:
             self._become(Membership.checked((*self.members, replica)))
 
     def remove(self, replica: Replica | str) -> None:
-        """Let a member go, at once; what it has in flight is not touched. UnknownReplica for a stranger."""
+        """Let a member go: LEAVING while requests are in flight to it. UnknownReplica for a stranger."""
         with self._changing():
             gone = self._roster.find(replica).replica.id
             self._become(Membership([other for other in self.members if other.id != gone]))
@@ -117,13 +127,31 @@ class ReadinessTracker:
             return
         wanted = set(members.ids)
         for gone in [id for id in roster.by_id if id not in wanted]:
-            self._news.append(Left(roster.remove(gone).replica, self._now, self.ready.version + 1))
+            self._depart(roster.remove(gone))
             self._forget(gone)
             self._timers.drop(("drain", gone))
         for replica in members:
             self._admit(replica)
         roster.order(members)
         self._stale = True
+
+    def _depart(self, gone: Member) -> None:
+        if self._departures.begin(gone.replica, self._now):
+            old, gone.state = gone.state, State.LEAVING
+            self._tell_of_state(gone, old, "it was removed")
+        else:
+            self._news.append(Left(gone.replica, self._now, self.ready.version + 1))
+
+    def watch(self, in_flight_of: InFlightOf) -> None:
+        """Have removals wait for what this counts, as a tier does; whoever counts calls ``ended``."""
+        with self._lock:
+            self._departures.watch(in_flight_of)
+
+    def ended(self, replica: Replica | str) -> None:
+        """Hear that a request ended on a replica that is in ``leaving``: perhaps it was the last one."""
+        with self._changing():
+            if (left := self._departures.end(id_of(replica))) is not None:
+                self._news.append(Left(left, self._now, self.ready.version))
 
     def _admit(self, replica: Replica) -> None:
         member = self._roster.by_id.get(replica.id)
@@ -132,6 +160,7 @@ class ReadinessTracker:
             return
         if member is None:
             member = Member(replica, self.policy, self._now)
+            self.leaving.pop(replica.id, None)  # it is back, and what is in flight there is a member's
             self._roster.add(member, self._now)
             self._probes.begin(member, self._now)
             self._news.append(Joined(replica, self._now, self.ready.version + 1))
@@ -245,10 +274,10 @@ class ReadinessTracker:
             self._probes.answered(member, self._now)
             why = f"{member.health}" + (f" ({reason})" if reason else "")
             if member.ejected_until is not None and member.ejected_until <= self._now:
-                if ok or not member.health.ready or self.outliers is None:
+                if ok or not member.health.ready or self._ejections is None:
                     self._roster.let_back(member)  # or to its probes, which then keep it out by themselves
                 else:
-                    self._eject(member, f"on its return, {why}", self.outliers)
+                    self._ejections.eject(member, f"on its return, {why}", self._now)
             if not self._settle(member, why) and member.state in (State.STARTING, State.UNREADY, State.READY):
                 member.reason = why
 
@@ -277,41 +306,8 @@ class ReadinessTracker:
                 member.on_trial = False
                 if failed:
                     why = why or "it failed the first request after its ejection"
-            if why is not None:
-                self._suspect(member, why, detector)
-
-    def _suspect(self, member: Member, why: str, detector: OutlierDetector) -> None:
-        """Eject a member that deserves it, if so many may be out."""
-        if member.state is not State.READY:
-            return
-        roster = self._roster
-        if detector.allows(members=len(roster.members), fit=len(roster.fit), ejected=len(roster.ejected)):
-            self._eject(member, why, detector)
-        else:
-            member.reason = f"{why}, but too few would be left without it"
-
-    def _end_window(self) -> None:
-        if self.outliers is not None and self.outliers.rules:
-            self._timers.set(("window", ""), self._now + self.outliers.interval)
-            for id, why in self.outliers.judge().items():
-                self._suspect(self._roster.by_id[id], why, self.outliers)
-
-    def _end_ejection(self, member: Member) -> None:
-        if self.policy is None:
-            self._roster.let_back(member)
-            self._settle(member, "its ejection is over")
-        elif member.state is State.EJECTED:
-            # Back through one good probe, asked for at once, rather than through users' requests.
-            self._probes.hasten(member, self._now)
-            member.reason = "its ejection is over, and it returns with its next good probe"
-
-    def _eject(self, member: Member, why: str, detector: OutlierDetector) -> None:
-        until = self._roster.eject(member, detector.eject(member.replica.id, self._now))
-        self._timers.set(("ejection", member.replica.id), until)
-        if not self._settle(member, why):
-            member.reason = why
-
-    # Time
+            if why is not None and self._ejections is not None:
+                self._ejections.suspect(member, why, self._now)
 
     def tick(self, now: float | None = None) -> None:
         """Let pass what time alone changes: ejections that end, replicas that warm up, deadlines.
@@ -346,12 +342,13 @@ class ReadinessTracker:
             self._announcer.tell(news)
 
     def _ring(self, kind: str, id: str) -> None:
-        if kind == "window":
-            self._end_window()
-        elif kind == "ejection":
-            self._end_ejection(self._roster.by_id[id])
-        else:
+        if kind in ("drain", "step"):
             self._stale = True
+        elif self._ejections is not None:
+            if kind == "window":
+                self._ejections.end_window(self._now)
+            else:
+                self._ejections.end(self._roster.by_id[id], self._now)
 
     def _settle(self, member: Member, reason: str) -> bool:
         old = member.settle(reason, self._now)
@@ -376,15 +373,15 @@ class ReadinessTracker:
         self._stale, version = True, self.ready.version + 1
         self._news.append(StateChanged(member.replica, old, member.state, reason, self._now, version))
 
-    # What can be asked
-
     def state(self, replica: Replica | str) -> State:
-        """Return the state of a member. UnknownReplica for a stranger."""
-        return self._roster.find(replica).state
+        """Return the state of a member, or of one that is leaving. UnknownReplica for a stranger."""
+        return State.LEAVING if id_of(replica) in self.leaving else self._roster.find(replica).state
 
     def explain(self, replica: Replica | str, now: float | None = None) -> Explanation:
         """Return what a member is, why, since when, and when that can change; its str() is a sentence."""
         with self._changing(now):
+            if (leaving := self._departures.explain(id_of(replica), self._now)) is not None:
+                return leaving
             member = self._roster.find(replica)
             return member.explain(self._now, self._probes.at(member.replica.id), self.ready)
 
