@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from replicated import Throttle, Tier
+from replicated import Replica, Throttle, Tier, affinity
 from replicated.adapters.admission import admission
-from replicated.adapters.asgi import ThrottleMiddleware
+from replicated.adapters.asgi import CacheMiddleware, ReverseProxy, ThrottleMiddleware
 from replicated.adapters.asgi_throttle import by_address_and_path
 from replicated.http.identity import Identity
 from replicated.http.message import Request, Response
@@ -217,3 +217,41 @@ def test_admission_says_what_is_left() -> None:
     run(story)
     with pytest.raises(TypeError, match="fields need a throttle that tells what is left, not None"):
         admission(inner, Tier(), Identity(), lambda client, _: None, fields=True)
+
+
+def test_identity_is_the_same_for_all() -> None:
+    """A proxy and a cache believe by the same identity as a throttle does."""
+    who = Identity(hops=1, header="forwarded")
+    forwarded = [
+        [(b"host", b"h"), (b"forwarded", b'for="[2001:db8::7]:1";host=%b' % host)] for host in (b"a", b"b")
+    ]
+
+    async def story() -> None:
+        picked: list[Any] = []
+
+        def nobody(ready: Any, key: Any = None) -> None:
+            picked.append(key)
+
+        tier = Tier([Replica("a", "http://127.0.0.1:1")], strategy=nobody)
+        proxy = ReverseProxy(tier, affinity=affinity.parse("client-address"), identity=who)
+        assert (await call(proxy, headers=forwarded[0]))[0]["status"] == 503
+        assert picked == ["2001:db8::7"]
+        asked: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            asked.append(scope)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"hello"})
+
+        cache = CacheMiddleware(app, ttl=60, identity=who)
+        for headers in (*forwarded, *forwarded):
+            await call(cache, headers=headers)
+        assert len(asked) == 2
+
+    run(story)
+    for make in (
+        lambda: ReverseProxy(Tier(), trusted=["::1"], identity=who),
+        lambda: CacheMiddleware(echo, trusted=["::1"], identity=who),
+    ):
+        with pytest.raises(ValueError, match="trusted must be left to the identity"):
+            make()

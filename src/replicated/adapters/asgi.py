@@ -24,7 +24,7 @@ from .asgi_front import (
     Send,
     respond,
 )
-from .asgi_throttle import ThrottleMiddleware
+from .asgi_throttle import ThrottleMiddleware, identity_of
 from .exchange import Exchange
 from .gatekeeper import gatekeeper
 from .http_cache import HttpCache
@@ -45,12 +45,13 @@ class ReverseProxy(HandlerApp):
         tier: Decides who serves.
         affinity: What requests are kept on one replica by.
         trusted: Networks whose forwarding headers are believed; nobody's by default.
+        identity: Finds out who asks, where that is not said by ``trusted``.
         limits: What is too large to pass.
         upstream: Carries the requests; one with default timeouts by default.
         pseudonym: What this proxy calls itself in Via.
 
     Raises:
-        ValueError: A network or a limit cannot be.
+        ValueError: A network or a limit cannot be, or ``identity`` is given beside ``trusted``.
     """
 
     def __init__(
@@ -59,13 +60,18 @@ class ReverseProxy(HandlerApp):
         *,
         affinity: Affinity | None = None,
         trusted: Iterable[str | Network] = (),
+        identity: Identity | None = None,
         limits: Limits | None = None,
         upstream: Upstream | None = None,
         pseudonym: str = "replicated",
     ) -> None:
         self.upstream = upstream or Upstream()
         exchange = Exchange(
-            tier, self.upstream, identity=Identity(trusted), affinity=affinity, pseudonym=pseudonym
+            tier,
+            self.upstream,
+            identity=identity_of(trusted, identity),
+            affinity=affinity,
+            pseudonym=pseudonym,
         )
         super().__init__(gatekeeper(exchange, limits or Limits(), pseudonym.encode("latin-1")))
 
@@ -85,6 +91,7 @@ class CacheMiddleware(HandlerApp):
         grace: Seconds beyond its lifetime that a response is served while a new one is fetched.
         keep: Seconds beyond its lifetime that a response is served when the application fails.
         trusted: Networks whose X-Forwarded-Proto and -Host are believed.
+        identity: Finds out who asks, where that is not said by ``trusted``.
         purge_from: Networks whose peers may send PURGE, as :class:`~replicated.adapters.purging.Purging`
             reads it; None leaves PURGE, and the tags of responses, to the application and its clients.
 
@@ -92,7 +99,7 @@ class CacheMiddleware(HandlerApp):
         cache: What it keeps; ``cache.purge(tag)`` forgets what carries a Surrogate-Key.
 
     Raises:
-        ValueError: A number cannot be.
+        ValueError: A number cannot be, or ``identity`` is given beside ``trusted``.
     """
 
     def __init__(
@@ -104,11 +111,14 @@ class CacheMiddleware(HandlerApp):
         grace: float = 0.0,
         keep: float = 0.0,
         trusted: Iterable[str | Network] = (),
+        identity: Identity | None = None,
         purge_from: Iterable[str | Network] | None = None,
     ) -> None:
         self.app = app
         rules = HttpCacheRules(ttl=ttl, grace=grace, keep=keep)
-        self.cache = HttpCache(AppHandler(app), size=size, rules=rules, identity=Identity(trusted))
+        self.cache = HttpCache(
+            AppHandler(app), size=size, rules=rules, identity=identity_of(trusted, identity)
+        )
         super().__init__(self.cache if purge_from is None else Purging(self.cache, allowed=purge_from))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

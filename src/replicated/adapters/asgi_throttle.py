@@ -14,7 +14,7 @@ from ..throttle import Admits, AdmitsLater, PathTemplates, TellsQuotas, normaliz
 from .admission import ThrottleKey, left, taken, telling, too_many
 from .asgi_front import Arrivals, ASGIApp, Message, Receive, Scope, Send, request_of, respond
 
-__all__ = ["ThrottleMiddleware", "by_address_and_path"]
+__all__ = ["ThrottleMiddleware", "by_address_and_path", "identity_of"]
 
 
 class ThrottleMiddleware:
@@ -50,11 +50,7 @@ class ThrottleMiddleware:
     ) -> None:
         self.app = app
         self.throttle = throttle
-        self.identity = Identity(trusted)
-        if identity is not None:
-            if self.identity.trusted:
-                raise ValueError(f"trusted must be left to the identity, not be {trusted!r}")
-            self.identity = identity
+        self.identity = identity_of(trusted, identity)
         self.key = key or by_address_and_path()
         self.tells = telling(throttle) if fields else None
 
@@ -85,6 +81,20 @@ class ThrottleMiddleware:
             await respond(too_many(wait, said), Arrivals(opening, receive), as_refusal(send))
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+
+def identity_of(trusted: Iterable[str | Network], identity: Identity | None) -> Identity:
+    """Return who is believed, as it was said in one of two ways.
+
+    Raises:
+        ValueError: In both.
+    """
+    found = Identity(trusted)
+    if identity is None:
+        return found
+    if found.trusted:
+        raise ValueError(f"trusted must be left to the identity, not be {trusted!r}")
+    return identity
 
 
 def as_refusal(send: Send) -> Send:
