@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import assert_never, assert_type
 
 import httpx
+import httpx2
 
 from replicated import (
     Cache,
@@ -199,6 +200,12 @@ def clients(tier: Tier) -> int:
 
 async def asynchronous(tier: Tier) -> int:
     async with httpx.AsyncClient(transport=AsyncReplicatedTransport(tier)) as client:
+        return (await client.get("http://service/")).status_code
+
+
+async def of_the_other_module(tier: Tier) -> int:
+    inner = httpx2.AsyncHTTPTransport(http2=True)
+    async with httpx2.AsyncClient(transport=AsyncReplicatedTransport(tier, inner=inner)) as client:
         return (await client.get("http://service/")).status_code
 
 

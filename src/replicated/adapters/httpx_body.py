@@ -124,11 +124,12 @@ class Streamed:
         return self
 
     async def __anext__(self) -> bytes:
-        if self.pieces is None:  # only now: whoever never asks leaves the user's stream untouched
-            self.pieces = self.stream.__aiter__()
+        pieces = self.pieces
+        if pieces is None:  # only now: whoever never asks leaves the user's stream untouched
+            pieces = self.pieces = self.stream.__aiter__()
         self.due(None)
         try:
-            piece = await self.pieces.__anext__()
+            piece = await pieces.__anext__()
         except StopAsyncIteration:
             if self.left:
                 raise self.wrong from None

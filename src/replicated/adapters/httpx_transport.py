@@ -153,8 +153,7 @@ class AsyncReplicatedTransport(AsyncTransport):
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request to a replica."""
         names = names_of(type(request))
-        inner: Any = self.inner
-        carrier = self.carrier(names) if inner is None else None
+        carrier = self.carrier(names) if self.inner is None else None
         attempts = Attempts(self.tier, names, request, self.affinity, self.throttle_key)
         refused: Any = None
         while True:
@@ -163,9 +162,11 @@ class AsyncReplicatedTransport(AsyncTransport):
                     with contextlib.suppress(names.TransportError):  # it has had its blame
                         await refused.aclose()
                 url = attempts.forward.replica.url
+                response: Any
                 if carrier is not None:
                     response = await carrier.carry(names, request, url)
                 else:
+                    inner: Any = self.inner
                     response = await inner.handle_async_request(readdressed(request, url))
             except BaseException as error:
                 attempts.failed(error, untouched=carrier is not None and isinstance(error, names.not_sent))
