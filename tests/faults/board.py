@@ -11,10 +11,10 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -61,29 +61,31 @@ class Site:
     """Three replicas and a tier in front of them, in processes of their own."""
 
     def __init__(self, directory: Path, flags: tuple[str, ...]) -> None:
-        path = directory / "board"
-        path.write_bytes(bytes(3 * ROW.size))
-        self.path = path
-        self.board = Board(path)
+        self.path = directory / "board"
+        self.path.write_bytes(bytes(3 * ROW.size))
+        self.log = directory / "log"
+        self.board = Board(self.path)
         self.flags = flags
         self.ports = free_ports(3)
-        self.replicas: dict[int, asyncio.subprocess.Process] = {}
-        self.started = 0.0
+        self.replicas: dict[int, subprocess.Popen[bytes]] = {}
         self.returned = 0.0  # when the first one was back, where all were gone
 
     async def start(self, number: int) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, REPLICA, str(self.ports[number]), str(self.path), str(number),
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        self.replicas[number] = process
-        assert process.stdout is not None
-        await process.stdout.readline()
-        self.started = time.monotonic()
+        port = self.ports[number]
+        self.replicas[number] = subprocess.Popen(
+            [sys.executable, REPLICA, str(port), str(self.path), str(number)]
+        )
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.005)
 
     async def restart(self, number: int, how: signal.Signals) -> None:
         self.signal(number, how)
-        await self.replicas[number].wait()
+        while self.replicas[number].poll() is None:
+            await asyncio.sleep(0.005)
         await self.start(number)
 
     def signal(self, number: int, what: signal.Signals) -> None:
@@ -96,31 +98,32 @@ class Site:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
         """Run it; yields the tier's port."""
-        await asyncio.gather(*(self.start(number) for number in range(3)))
         upstreams = [f"--upstream=http://127.0.0.1:{port}" for port in self.ports]
-        tier = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "replicated", "serve", *upstreams, "--listen=127.0.0.1:0", *self.flags,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "replicated",
+            "serve",
+            *upstreams,
+            "--listen=127.0.0.1:0",
+            *self.flags,
+        ]
+        processes: list[subprocess.Popen[bytes]] = []
         try:
-            assert tier.stderr is not None
-            said = ""
-            while not (found := re.search(r"serves http://127\.0\.0\.1:([0-9]+)", said)):
-                line = await tier.stderr.readline()
-                if not line:
-                    raise RuntimeError(f"the tier did not start: {said}")
-                said += line.decode()
-            drain = asyncio.create_task(tier.stderr.read())
+            for number in range(3):
+                await self.start(number)
+            with self.log.open("wb") as log:
+                processes.append(subprocess.Popen(command, stderr=log))
+            while not (found := re.search(r"serves http://127\.0\.0\.1:([0-9]+).*\n", self.log.read_text())):
+                if processes[0].poll() is not None:
+                    raise RuntimeError(f"the tier did not start: {self.log.read_text()}")
+                await asyncio.sleep(0.01)
             yield int(found[1])
-            tier.kill()
-            await tier.wait()
-            if complaints := (await drain).decode().strip():
-                sys.stderr.write(complaints + "\n")
+            sys.stderr.write(self.log.read_text()[found.end() :])  # whatever it complained of
         finally:
-            for process in (tier, *self.replicas.values()):
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            for process in (*processes, *self.replicas.values()):
+                process.kill()
+                process.wait()
 
 
 def free_ports(n: int) -> list[int]:
@@ -155,7 +158,7 @@ def killed(*numbers: int) -> Break:
         # One by one: three interpreters that start at once take the processors from who is measured.
         for number in numbers:
             await site.start(number)
-            site.returned = site.returned or site.started
+            site.returned = site.returned or time.monotonic()
 
     return go
 
@@ -281,7 +284,6 @@ def arguments() -> Any:
 
 if __name__ == "__main__":
     asked = arguments()
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     length, fault_length = (2.5, 1.0) if asked.brief else (11.0, 5.0)
     rows = asyncio.run(main(asked.faults or list(FAULTS), length, fault_length, asked.at_once))
     text = json.dumps([asdict(row) for row in rows]) if asked.json else table(rows)

@@ -112,8 +112,6 @@ async def main(port: int, board: Board, number: int) -> None:
     server = await loop.create_server(
         lambda: Connection(board, number, open_now), "127.0.0.1", port, reuse_address=True
     )
-    sys.stdout.write("listening\n")
-    sys.stdout.flush()
     await stop.wait()
     # As most servers stop: no new connections, idle ones closed at once, what is being answered ends.
     server.close()
