@@ -20,7 +20,7 @@ from .errors import AlreadyFinished, StrategyError, UnknownReplica
 from .lease import Lease
 from .outcome import Outcome
 from .pins import Pin
-from .readiness import ReadinessTracker, ReadySet
+from .readiness import ReadinessTracker, ReadySet, State
 from .replica import Replica
 from .retries import RetryBudget
 
@@ -164,7 +164,8 @@ class Tier:
     def retry(self, forward: Forward, *, unseen: bool = False) -> Forward | Unavailable:
         """Decide where a request goes whose attempt ``forward`` was finished and failed.
 
-        The next of the same preference order, unless the attempts or the retry budget are used up.
+        The next of the same preference order, unless the attempts or the retry budget are used up. Where all
+        who are ready have failed, one that is ejected is asked: nobody can be worse than nobody.
 
         Args:
             forward: The attempt that failed.
@@ -176,7 +177,7 @@ class Tier:
         """
         if forward in self._open:
             raise AlreadyFinished("finish a Forward before it is retried: it is still in flight")
-        return self._again(forward, unseen)
+        return self._again(forward, unseen, desperate=True)
 
     def hedge(self, forward: Forward) -> Forward | Unavailable:
         """Decide where a request goes as well whose attempt ``forward`` is late, but still open.
@@ -191,9 +192,9 @@ class Tier:
             raise AlreadyFinished("a Forward that was finished is retried, not hedged")
         if forward.key is not None or forward.pin is not None:
             return Unavailable(1.0, reason="it is kept where what it needs is remembered")
-        return self._again(forward, False)
+        return self._again(forward, False, desperate=False)
 
-    def _again(self, forward: Forward, unseen: bool) -> Forward | Unavailable:
+    def _again(self, forward: Forward, unseen: bool, *, desperate: bool) -> Forward | Unavailable:
         if forward.attempt >= self.max_attempts:
             return Unavailable(1.0, reason=f"all {self.max_attempts} attempts failed")
         if forward.pin is not None and forward.pin.hard:
@@ -202,7 +203,10 @@ class Tier:
         self.readiness.tick(now)
         _, attempt, key, cache_key, _, _, tried, _, _ = forward
         tried = (*tried, forward.replica.id)
-        ready = self.readiness.ready.without(tried)
+        everybody = self.readiness.ready
+        ready = everybody.without(tried)
+        if desperate and not ready:
+            ready = ReadySet.of(everybody.members, self._ejected().difference(tried), everybody.version)
         if ready and not unseen and not self.retries.withdraw(now):
             return Unavailable(1.0, reason="the retry budget is used up")
         replica = self._choose(ready, key)
@@ -212,6 +216,14 @@ class Tier:
         self._started(replica)
         self._open.add(again)
         return again
+
+    def _ejected(self) -> set[str]:
+        found = set[str]()
+        for member in self.readiness.members:
+            with contextlib.suppress(UnknownReplica):  # it may leave just now
+                if self.readiness.state(member) is State.EJECTED:
+                    found.add(member.id)
+        return found
 
     def lease(
         self, key: str | bytes | None = None, *, throttle_key: Hashable = None, cost: float = 1

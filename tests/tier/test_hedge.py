@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from replicated import AlreadyFinished, Forward, Outcome, Replica, RetryBudget, RoundRobin, Tier, Unavailable
+from replicated import (
+    AlreadyFinished,
+    Forward,
+    Outcome,
+    OutlierDetector,
+    ReadinessTracker,
+    Replica,
+    RetryBudget,
+    RoundRobin,
+    State,
+    Tier,
+    Unavailable,
+)
 from replicated.pins import Pin
 from replicated.testing import ManualClock
 
@@ -68,3 +80,30 @@ def test_what_no_replica_has_seen_costs_no_budget() -> None:
         tier.finish(second, Outcome.failure("refused"))
     assert isinstance(tier.retry(second), Forward)
     assert isinstance(tier.retry(second), Unavailable)
+
+
+def test_the_ejected_are_asked_where_all_others_have_failed() -> None:
+    """A retry prefers whoever is ready, and takes one that is out for its failures before nobody at all."""
+    tier = Tier(
+        ABC,
+        strategy=RoundRobin(),
+        readiness=ReadinessTracker(outliers=OutlierDetector(1), clock=ManualClock()),
+        clock=ManualClock(),
+    )
+    first = tier.decide()
+    assert isinstance(first, Forward)
+    tier.finish(first, Outcome.failure())
+    assert tier.readiness.state(first.replica) is State.EJECTED
+    second = tier.decide()
+    assert isinstance(second, Forward)
+    tier.finish(second, Outcome.failure())
+    third = tier.retry(second)
+    assert isinstance(third, Forward)
+    hedge = tier.hedge(third)
+    assert isinstance(hedge, Unavailable)
+    tier.finish(third, Outcome.failure())
+    last = tier.retry(third)
+    assert isinstance(last, Forward)
+    assert last.replica == first.replica
+    tier.finish(last, Outcome.failure())
+    assert isinstance(tier.retry(last), Unavailable)
