@@ -91,3 +91,16 @@ def test_a_limit_is_a_count(limit: int, error: type[Exception]) -> None:
     """A whole number from 1."""
     with pytest.raises(error, match="limit must be"):
         Capped(limit)
+
+
+def test_who_waits_for_room_hears_of_it():
+    """When one that was full has room again, ``on_room`` is called, after the count went down."""
+    capped = Capped(2)
+    heard = []
+    replica = Replica("a")
+    capped.on_room = lambda: heard.append(capped.pick([replica]))
+    for _ in range(2):
+        capped.started(replica)
+    for _ in range(2):
+        capped.finished(replica, Outcome.success())
+    assert heard == [replica]

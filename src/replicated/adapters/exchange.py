@@ -27,13 +27,18 @@ from ..readiness import ReadySet
 from ..tier import Forward, Hit, Refuse, Tier, Unavailable
 from .admission import too_many
 from .racing import Race, Racing
+from .session_pins import SessionPins, Stay
 from .upstream import Origin, Upstream, UpstreamResponse
+from .waiting import WaitingRoom
 
 __all__ = ["Exchange"]
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that may be under way twice at once: of two DELETEs the one that comes second says 404."""
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+NOWHERE = Stay(None, False)
+"""Where a request is to stay that is kept by nothing but its key."""
 
 origin_of = functools.lru_cache(4096)(Origin.parse)
 
@@ -54,6 +59,8 @@ class Exchange:
         hold_total: Bytes that may be held back so at once; beyond them, responses pass as they come.
         hedging: When a safe request that is late goes to a second replica as well, unless it is kept on one;
             True for the default ``Hedging()``, False for never.
+        pins: Keeps sessions where they began, beyond what ``affinity`` alone can; None for that alone.
+        waiting: Where requests wait while all replicas are full; None refuses them at once.
         server_timing: Say in Server-Timing how long the answer took, and how many attempts.
 
     Raises:
@@ -71,6 +78,8 @@ class Exchange:
         hold: int = 256 * 1024,
         hold_total: int = 64 * 1024 * 1024,
         hedging: Hedging | bool = True,
+        pins: SessionPins | None = None,
+        waiting: WaitingRoom | None = None,
         server_timing: bool = False,
     ) -> None:
         if not TOKEN.fullmatch(pseudonym):
@@ -85,6 +94,8 @@ class Exchange:
         self.pseudonym = pseudonym.encode("ascii")
         self.hold = hold
         self.room = hold_total
+        self.pins = pins
+        self.waiting = waiting
         self.server_timing = server_timing
         self.ready = tier.readiness.ready
         self.hedging = hedging if isinstance(hedging, Hedging) else Hedging()
@@ -103,7 +114,11 @@ class Exchange:
         racing, task = self.racing, None
         if racing is not None and key is None and request.method in SAFE:
             task = current_task() if request.body is None and request.upgrade is None else None
-        decision = self.tier.decide(key)
+        stay = NOWHERE if key is None or self.pins is None else self.pins.stay(ready, key, request.headers)
+        if self.waiting is None:
+            decision = self.tier.decide(key, pin=stay.pin)
+        else:
+            decision = await self.waiting.decide(key, pin=stay.pin)
         answer: Response | None = None  # what to say when there is no further attempt
         since, attempts, unreached = -math.inf, 0, False
         while True:
@@ -139,6 +154,10 @@ class Exchange:
                 unreached = unreached or unseen
                 answer = self.failed(error, harmless=unreached and again)
             else:
+                if self.pins is not None:
+                    answer.headers += self.pins.fields(
+                        ready, key, stay, last.replica.id, answer.headers, secure=client.scheme == "https"
+                    )
                 again = answer.status in RETRIED and self.sends_on(answer, request)
             attempts = last.attempt
             if not again or self.tier.now() - since >= self.upstream.timeouts.total:

@@ -6,7 +6,7 @@ It waits for nothing and queues nobody: when all are full it picks nobody, and w
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..outcome import Outcome
 from ..readiness import ReadySet
@@ -29,16 +29,20 @@ class Capped:
         limit: Requests that one replica may have in flight, a whole number from 1.
         strategy: Who serves of those with room; ``PowerOfTwo()`` when left out.
 
+    Attributes:
+        on_room: Called without arguments when one that was full has room again; for who waits for that.
+
     Raises:
         ValueError: ``limit`` is below 1.
         TypeError: ``limit`` is not a whole number.
     """
 
-    __slots__ = ("_counts", "_full", "_lock", "_view", "limit", "strategy")
+    __slots__ = ("_counts", "_full", "_lock", "_view", "limit", "on_room", "strategy")
 
     def __init__(self, limit: int, strategy: Strategy | Pick | None = None) -> None:
         count("limit", limit, least=1)
         self.limit = limit
+        self.on_room: Callable[[], object] | None = None
         self.strategy = PowerOfTwo() if strategy is None else as_strategy(strategy)
         self._counts: dict[str, int] = {}
         self._full: frozenset[str] = frozenset()  # swapped whole, so that picks take no lock
@@ -65,15 +69,20 @@ class Capped:
 
     def finished(self, replica: Replica, outcome: Outcome) -> None:
         """Hear how one ended."""
-        self._count(replica.id, -1)
+        has_room = self._count(replica.id, -1)
         self.strategy.finished(replica, outcome)
+        if has_room and self.on_room is not None:
+            self.on_room()
 
-    def _count(self, id: str, step: int) -> None:
+    def _count(self, id: str, step: int) -> bool:
+        """Count, and return whether that changed who is full."""
         with self._lock:
             now = self._counts.get(id, 0) + step
             if now > 0:
                 self._counts[id] = now
             else:
                 self._counts.pop(id, None)
-            if (now >= self.limit) is not (id in self._full):
+            changed = (now >= self.limit) is not (id in self._full)
+            if changed:
                 self._full = self._full ^ {id}
+            return changed

@@ -84,6 +84,16 @@ class Homes:
             return False
         return any(owner(one, key) != replica_id for one in (*former, table))
 
+    def beginning(self, ready: ReadySet, key: str | bytes) -> str | None:
+        """Return to whom a session that begins now needs a pin, lest it be taken for one that began before.
+
+        That is its owner, where the oldest table kept names another one; else None.
+        """
+        former, table = self._look(ready)
+        if not former or owner(former[0], key) == (mine := owner(table, key)):
+            return None
+        return mine
+
     def _look(self, ready: ReadySet) -> tuple[list[Table], Table]:
         now = self._clock()
         with self._lock:

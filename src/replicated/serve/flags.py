@@ -77,7 +77,7 @@ SECTIONS: dict[str, list[Flag]] = {
             "upstreams",
             multiple=True,
             metavar="[ID=]URL",
-            help="A replica, http://host:port; once for each.",
+            help="A replica, http://host:port, perhaps followed by weight=2 or zone=eu; once for each.",
         ),
         flag(
             "--members",
@@ -89,6 +89,16 @@ SECTIONS: dict[str, list[Flag]] = {
         flag("--probe", metavar="PATH", help="Where replicas say whether they are ready, /readyz."),
         flag("--probe-period", type=float, default=2.0, help="Seconds between two probes."),
         flag("--probe-timeout", type=float, default=1.0, help="Seconds a probe may take."),
+        flag(
+            "--eject-after",
+            type=click.IntRange(min=0),
+            default=5,
+            help="Failed requests in a row that take a replica out for a while; 0 for never.",
+        ),
+        flag("--eject-for", type=float, default=5.0, help="Seconds at first, twice as long each time."),
+        flag(
+            "--slow-start", type=float, help="Seconds in which one that became ready gets to its full share."
+        ),
     ],
     "Balancing": [
         flag(
@@ -108,6 +118,27 @@ SECTIONS: dict[str, list[Flag]] = {
             help="With an affinity: how far above the mean a replica may be loaded before its keys go on "
             "to the next one, 1.25 say.  [default: keys stay whatever the load]",
         ),
+        flag(
+            "--pin",
+            metavar="COOKIE",
+            help="With an affinity: keep sessions where they are when replicas come or drain, by a cookie of "
+            "this name for those that need one.",
+        ),
+        flag(
+            "--pin-secret",
+            type=FILE,
+            help="What all routers sign pins by, at least 16 bytes.  [default: $REPLICATED_PIN_SECRET]",
+        ),
+        flag("--pin-ttl", type=float, default=3600.0, help="Seconds that a session may be idle for."),
+        flag("--pin-hard", is_flag=True, help="Refuse a pinned session rather than serve it elsewhere."),
+        flag("--zone", help="Where this is: prefer replicas of the same zone, while they suffice."),
+        flag(
+            "--max-in-flight",
+            type=click.IntRange(min=1),
+            help="Requests that each replica may have in flight; others wait.",
+        ),
+        flag("--queue", type=click.IntRange(min=0), help="How many may wait.  [default: 100]"),
+        flag("--queue-timeout", type=float, default=1.0, help="Seconds that one may wait; then 503."),
     ],
     "Cache": [
         flag("--cache", type=SIZE, metavar="SIZE", help="Keep responses, in so many bytes: 64MiB."),

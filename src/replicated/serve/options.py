@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ..adapters.membership import Source
-from ..adapters.membership_file import FileMembers
+from ..adapters.membership_file import FileMembers, parse_members
 from ..adapters.upstream import Origin
 from ..errors import MissingExtra
 from ..replica import Replica
@@ -44,6 +45,17 @@ class ServeOptions:
     strategy: str = "power-of-two"
     affinity: str | None = None
     bound: float | None = None
+    pin: str | None = None
+    pin_secret: Path | None = None
+    pin_ttl: float = 3600.0
+    pin_hard: bool = False
+    zone: str | None = None
+    max_in_flight: int | None = None
+    queue: int | None = None
+    queue_timeout: float = 1.0
+    slow_start: float | None = None
+    eject_after: int = 5
+    eject_for: float = 5.0
     probe: str | None = None
     probe_period: float = 2.0
     probe_timeout: float = 1.0
@@ -77,7 +89,8 @@ class ServeOptions:
 def upstreams(specifications: Sequence[str]) -> tuple[Replica, ...]:
     """Read replicas: a URL, or ``ID=URL`` to give it the identity that rings hash.
 
-    Without an id it is known by its host and port, so that every router names it alike.
+    Behind it may stand what a line of a file of members has: ``weight=2 zone=eu``. Without an id it is known
+    by its host and port, so that every router names it alike.
 
     Raises:
         ValueError: A URL is not one, or two replicas have the same id.
@@ -87,8 +100,11 @@ def upstreams(specifications: Sequence[str]) -> tuple[Replica, ...]:
         name, equals, url = specification.partition("=")
         if not equals or "/" in name:
             name, url = "", specification
-        origin = Origin.parse(url)
-        replica = Replica(name or f"{origin.host}:{origin.port}", url.rstrip("/"))
+        if " " in url:
+            (replica,) = parse_members(specification)
+        else:
+            origin = Origin.parse(url)
+            replica = Replica(name or f"{origin.host}:{origin.port}", url.rstrip("/"))
         if replica.id in replicas:
             raise ValueError(f"two upstreams are called {replica.id!r}")
         replicas[replica.id] = replica

@@ -17,15 +17,15 @@ from ..adapters.probe_answers import ProbeAnswers
 from ..adapters.probes import HttpProbe, ProbeLoop
 from ..adapters.purging import Purging
 from ..adapters.upstream import Upstream
-from ..balance import LeastLoaded, PowerOfTwo, RandomChoice, RingHash, RoundRobin, Strategy
+from ..balance import Strategy
 from ..http.caching import HttpCacheRules
 from ..http.framing import Limits
 from ..http.identity import Client, Identity, address_key
 from ..http.message import Handler, Request
-from ..readiness import OutlierDetector, ProbePolicy, ReadinessTracker
 from ..throttle import PathTemplates, Throttle, normalized
 from ..tier import Tier
-from .options import STRATEGIES, THROTTLE_KEYS, ServeOptions
+from .balancing import balancing, readiness, session_pins
+from .options import THROTTLE_KEYS, ServeOptions
 from .shared_pages import shared_pages
 from .shared_throttle import burst, shared_throttle
 from .traffic import Traffic
@@ -33,6 +33,9 @@ from .traffic import Traffic
 __all__ = ["Service"]
 
 NEEDS = {
+    "affinity": ("pin",),
+    "pin": ("pin_secret", "pin_hard"),
+    "max_in_flight": ("queue",),
     "cache": ("ttl", "cache_grace", "cache_keep", "cache_redis", "purge_from"),
     "throttle": (
         "burst",
@@ -65,7 +68,10 @@ class Service:
         self.options = options
         self.identity = Identity(options.trusted, hops=options.trust_hops, header=options.trust_header)
         self.traffic = Traffic() if counted else None
-        self.tier = tier(options, self.traffic)
+        self.balancing = balancing(options)
+        strategy = self.balancing.strategy
+        self.tier = tier(options, strategy if self.traffic is None else self.traffic.strategy(strategy))
+        self.waiting = self.balancing.waiting(self.tier)
         self.cache: HttpCache | None = None
         self.upstream = Upstream()
         self.probe = None if options.probe is None else HttpProbe(options.probe)
@@ -95,6 +101,8 @@ class Service:
             identity=identity,
             affinity=None if options.affinity is None else affinity.parse(options.affinity),
             pseudonym=options.name,
+            pins=session_pins(options),
+            waiting=self.waiting,
         )
         if options.cache is not None:
             rules = HttpCacheRules(
@@ -148,6 +156,11 @@ class Service:
             if probes is not None:
                 probes.wake()  # who is new is probed at once
 
+        if self.waiting is not None:
+            # Who is new or comes back has room. Traffic, probes and members are all of this loop.
+            call_next = self.waiting.call_next
+            self.running.callback(readiness.subscribe(lambda _: call_next()))
+
         if self.options.members is not None:
             members = MembershipLoop(readiness, self.options.members, on_event=heard)
             await self.running.enter_async_context(members)
@@ -160,17 +173,12 @@ class Service:
         await self.upstream.aclose()
 
 
-def tier(options: ServeOptions, traffic: Traffic | None = None) -> Tier:
+def tier(options: ServeOptions, strategy: Strategy) -> Tier:
     """Return the tier that decides."""
-    policy = None
-    if options.probe is not None:
-        policy = ProbePolicy(
-            period=options.probe_period, timeout=options.probe_timeout, failure_threshold=2, jitter=0.1
-        )
     for needed, names in NEEDS.items():
         for name in names:
             if getattr(options, needed) is None and getattr(options, name):
-                raise ValueError(f"{name} needs a {needed}")
+                raise ValueError(f"{name} needs {'an' if needed[0] in 'aeiou' else 'a'} {needed}")
     throttle = None
     if options.throttle is not None and options.throttle_redis is None:
         throttle = Throttle(
@@ -179,45 +187,7 @@ def tier(options: ServeOptions, traffic: Traffic | None = None) -> Tier:
             block=options.throttle_block,
             shadow=options.throttle_shadow,
         )
-    return Tier(
-        options.replicas,
-        strategy=strategy(options) if traffic is None else traffic.strategy(strategy(options)),
-        readiness=ReadinessTracker(
-            policy,
-            # A replica that is tried too early costs one request its first attempt, and a second one is made.
-            outliers=OutlierDetector(base=5.0),
-            # Only where no probe is good: then it says more of the probe than of those who were ready.
-            panic_threshold=1e-9,
-        ),
-        throttle=throttle,
-    )
-
-
-def strategy(options: ServeOptions) -> Strategy:
-    """Return the strategy by its name."""
-    if options.affinity is not None and options.strategy != "ring-hash":
-        raise ValueError(f"affinity needs the strategy ring-hash: {options.strategy} keeps nobody anywhere")
-    if options.strategy == "ring-hash" and options.affinity is None:
-        raise ValueError("the strategy ring-hash needs an affinity, such as cookie:session or path")
-    if options.bound is not None and options.affinity is None:
-        raise ValueError("bound needs an affinity: without one nobody is kept anywhere")
-    match options.strategy:
-        case "power-of-two":
-            return PowerOfTwo()
-        case "round-robin":
-            return RoundRobin()
-        case "least-loaded":
-            return LeastLoaded()
-        case "ring-hash":
-            # Without a bound unless one is asked for: a session that moves is lost, and two caches that
-            # share a path allow its client twice.
-            # With a bound, four requests of slack: where few are in flight, the bound alone would move a key
-            # for its second concurrent request.
-            return RingHash(options.bound, slack=0 if options.bound is None else 4)
-        case "random":
-            return RandomChoice()
-        case unknown:
-            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, not {unknown!r}")
+    return Tier(options.replicas, strategy=strategy, readiness=readiness(options), throttle=throttle)
 
 
 def throttle_key(parts: tuple[str, ...], templates: tuple[str, ...] = ()) -> ThrottleKey:

@@ -1,0 +1,140 @@
+"""Who serves next by the flags of serve: zones, limits, queues, ejections, slow start, and pins."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicated import Forward, Outcome, Replica, State, Unavailable
+from replicated.serve import options
+from replicated.serve.balancing import SECRET, session_pins
+from replicated.serve.options import ServeOptions
+from replicated.serve.service import Service
+
+TWO = options.upstreams(["a=http://127.0.0.1:9001 zone=east weight=2", "http://127.0.0.1:9002  zone=west"])
+KEPT: dict[str, Any] = {"affinity": "cookie:session", "strategy": "ring-hash"}
+
+
+def service(**asked: Any) -> Service:
+    return Service(ServeOptions(**{"replicas": TWO, **asked}))
+
+
+def test_an_upstream_may_say_more():
+    """Behind a URL may stand what a line of a file of members has."""
+    assert (
+        Replica("a", "http://127.0.0.1:9001", weight=2.0, zone="east"),
+        Replica("127.0.0.1:9002", "http://127.0.0.1:9002", zone="west"),
+    ) == TWO
+    with pytest.raises(ValueError, match="no 'colour'"):
+        options.upstreams(["http://x colour=red"])
+
+
+def test_the_own_zone_serves():
+    """Replicas of the same zone serve, and others when those cannot."""
+    tier = service(zone="west").tier
+    for _ in range(20):
+        decision = tier.decide()
+        assert isinstance(decision, Forward)
+        assert decision.replica.zone == "west"
+        tier.finish(decision, Outcome.success())
+    tier.readiness.maintain("127.0.0.1:9002")
+    decision = tier.decide()
+    assert isinstance(decision, Forward)
+    assert decision.replica.id == "a"
+
+
+def test_full_replicas_let_others_wait():
+    """Each replica has so many in flight at most; others wait, not too many of them, nor for long."""
+
+    async def main() -> None:
+        asked = service(max_in_flight=1, queue=1, queue_timeout=0.05)
+        await asked.startup()
+        room = asked.waiting
+        assert room is not None
+        first, second = await room.decide(), await room.decide()
+        assert isinstance(first, Forward)
+        assert isinstance(second, Forward)
+        third = asyncio.create_task(room.decide())
+        await asyncio.sleep(0)
+        refused = await room.decide()
+        assert isinstance(refused, Unavailable)
+        asked.tier.finish(first, Outcome.success())
+        served = await third
+        assert isinstance(served, Forward)
+        assert served.replica == first.replica
+        late = await room.decide()
+        assert isinstance(late, Unavailable)
+        assert "0.05 s" in late.reason
+        waiting = asyncio.create_task(room.decide())
+        await asyncio.sleep(0)
+        asked.tier.readiness.add(Replica("new"))
+        fourth = await waiting
+        assert isinstance(fourth, Forward)
+        assert fourth.replica.id == "new"
+        await asked.shutdown()
+
+    asyncio.run(main())
+
+
+def test_ejections_and_slow_start():
+    """So many failures in a row take a replica out, or none do; and who comes back gets its share slowly."""
+    readiness = service(eject_after=2, slow_start=10.0).tier.readiness
+    for _ in range(2):
+        readiness.observe_outcome("a", Outcome.failure("reset"))
+    assert readiness.state("a") is State.EJECTED
+    readiness.tick(readiness._clock() + 20)
+    readiness.add(Replica("new"))
+    assert readiness.ready.weight("new") < 1
+    patient = service(eject_after=0).tier.readiness
+    for _ in range(100):
+        patient.observe_outcome("a", Outcome.failure("reset"))
+    assert patient.state("a") is State.READY
+
+
+def test_the_secret_of_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It comes from a file or from the environment, and there are no pins without one."""
+    monkeypatch.delenv(SECRET, raising=False)
+    with pytest.raises(
+        ValueError, match=f"pin needs a secret that all routers share: --pin-secret FILE, or {SECRET}"
+    ):
+        service(pin="stay", **KEPT)
+    file = tmp_path / "secret"
+    file.write_text("0123456789abcdef-new\n0123456789abcdef-old\n")
+    by_file = service(pin="stay", pin_secret=file, pin_ttl=60.0, **KEPT)
+    monkeypatch.setenv(SECRET, "0123456789abcdef-old")
+    by_environment = service(pin="stay", pin_hard=True, **KEPT)
+    pins = [session_pins(asked.options) for asked in (by_file, by_environment)]
+    assert pins[0] is not None
+    assert pins[1] is not None
+    assert pins[0].name == "stay"
+    assert pins[0].session == b"session"
+    token = pins[1].pins.issue("key", "a")
+    pin = pins[0].pins.read(token, "key")
+    assert pin is not None
+    assert pin.replica_id == "a"
+    assert not pin.hard
+    monkeypatch.setenv(SECRET, "short")
+    with pytest.raises(ValueError, match="at least 16 bytes"):
+        service(pin="stay", **KEPT)
+    with pytest.raises(OSError, match="nowhere"):
+        service(pin="stay", pin_secret=tmp_path / "nowhere", **KEPT)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"pin": "stay"}, "pin needs an affinity"),
+        ({"pin_hard": True, **KEPT}, "pin_hard needs a pin"),
+        ({"queue": 5}, "queue needs a max_in_flight"),
+        ({"max_in_flight": 1, "queue_timeout": 0.0}, "timeout must be above 0"),
+        ({"slow_start": 0.0}, "window must be above 0"),
+        ({"eject_for": 0.0}, "base must be above 0"),
+    ],
+)
+def test_what_cannot_be(asked: dict[str, Any], reason: str):
+    """A flag that makes no sense by itself, or at all, is refused in a sentence."""
+    with pytest.raises(ValueError, match=reason):
+        service(**asked)
