@@ -247,7 +247,10 @@ class Edge:
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
         found = SERVES.search(line)
-        assert found is not None, line
+        if found is None:
+            line += self.process.stderr.read()
+            self.stop()
+            raise AssertionError(f"it did not start: {line}")
         host, _, port = found[1].partition("://")[2].rpartition(":")
         self.address = host, int(port)
         self.said = [line]
