@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from replicated import Cache, Forward, Hit, Outcome, Refuse, Replica, Throttle, Tier, Unavailable
+from replicated.adapters.exchange import Exchange
+from replicated.adapters.upstream import Upstream
 from replicated.adapters.waiting import WaitingRoom
 from replicated.balance import Capped
+from replicated.http.message import Request
 from replicated.testing import ManualClock
 
 FINE = Outcome.success(0.1)
@@ -193,3 +196,34 @@ def test_bad_arguments_are_refused(options: dict[str, Any]) -> None:
     """A line that could not work is not made."""
     with pytest.raises(ValueError, match="must be"):
         room(**options)
+
+
+def test_an_exchange_waits_for_room(scripted: Any) -> None:
+    """Requests beyond what a full replica may have wait for their turn, and are answered."""
+
+    async def main() -> None:
+        at_once = [0, 0]
+
+        async def play(peer: Any) -> None:
+            while await peer.request():
+                at_once[0] += 1
+                at_once[1] = max(at_once)
+                await asyncio.sleep(0)
+                at_once[0] -= 1
+                await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+        async with scripted(play) as replica:
+            capped = Capped(2)
+            tier = Tier([replica.replica()], strategy=capped)
+            queue = WaitingRoom(tier, limit=20, timeout=5.0)
+            capped.on_room = queue.call_next
+            upstream = Upstream()
+            exchange = Exchange(tier, upstream, waiting=queue)
+            asked = [exchange(Request("GET", b"/", [(b"host", b"x")])) for _ in range(20)]
+            answers = await asyncio.gather(*asked)
+            assert [answer.status for answer in answers] == [200] * 20
+            assert at_once[1] <= 2
+            assert tier.in_flight == queue.waiting == 0
+            await upstream.aclose()
+
+    run(main)

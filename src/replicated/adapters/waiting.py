@@ -28,7 +28,8 @@ class WaitingRoom:
     throttle once, when it comes.
 
     Args:
-        tier: Who decides. Its strategy should be ``Capped``: others never are without room.
+        tier: Who decides. Its strategy should be ``Capped``: others never are without room. Let that one's
+            ``on_room`` be ``call_next``, and a Forward may be finished by the tier as well as by ``finish``.
         limit: Requests that may wait, 0 for none.
         timeout: Seconds that one may wait.
 
