@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from replicated import Replica, RoundRobin, Tier
+from replicated import Hedging, Replica, RoundRobin, Tier
 from replicated.adapters.exchange import Exchange
 from replicated.adapters.upstream import Timeouts, Upstream
 from replicated.http.message import Request
@@ -153,6 +153,94 @@ def test_cancelled_at_each_point(scripted: Any, answer: str, method: str, warm: 
                     break
             assert not hit
             assert at > 1
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while waiting", "as it comes"])
+@pytest.mark.parametrize("winner", ["first", "second", "neither"])
+def test_cancelled_in_a_race(scripted: Any, winner: str, late: bool) -> None:
+    """With two attempts under way as well, both are finished once and neither leaves anything behind."""
+
+    async def main() -> None:
+        faulty = True
+
+        def replica(delay: float, broken: bool) -> Any:
+            async def play(peer: Any) -> None:
+                while await peer.request():
+                    if faulty:
+                        await asyncio.sleep(delay)
+                        if broken:
+                            return
+                    await peer.send(*SMALL)
+
+            return play
+
+        first = replica(0.012 if winner == "first" else 0.03, winner == "neither")
+        second = replica(0.03 if winner == "first" else 0.005, winner == "neither")
+        async with asyncio.timeout(20), scripted(first) as a, scripted(second) as b:
+            for at in range(1, 100):
+                strategy = RecordingStrategy(RoundRobin())
+                tier = Tier([Replica("a", a.url), Replica("b", b.url)], strategy=strategy)
+                upstream = Upstream(timeouts=Timeouts(connect=5, first_byte=5, read=5))
+                exchange = Exchange(tier, upstream, hedging=Hedging(unknown=0.004, least=0.004))
+                faulty = True
+                hit = await run_cancelled(as_a_front(exchange, Request("GET", b"/", [HOST])), at, late)
+                await asyncio.sleep(0)
+                assert tier.in_flight == 0
+                assert strategy.in_flight == {}
+                assert len(strategy.starts) == len(strategy.ends)
+                assert exchange.racing is not None
+                assert not exchange.racing.waiting
+                assert sum(pool.busy for pool in upstream.pools.values()) == 0
+                faulty = False
+                await as_a_front(exchange, Request("POST", b"/", [HOST]))
+                assert strategy.ends[-1][1].ok
+                await upstream.aclose()
+                await a.quiet()
+                await b.quiet()
+                if not hit:
+                    break
+            assert not hit
+            assert at > 1
+        await asyncio.sleep(0.01)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while waiting", "as it comes"])
+def test_cancelled_in_a_tunnel(scripted: Any, late: bool) -> None:
+    """While the protocol is switched, and after that, neither end is left alone."""
+
+    async def main() -> None:
+        async def play(peer: Any) -> None:
+            await peer.head()
+            await peer.send(b"HTTP/1.1 101 X\r\nupgrade: websocket\r\n", b"connection: upgrade\r\n\r\n", b"a")
+            while await peer.reader.read(100):
+                await peer.send(b"b", b"c")
+
+        asks = [HOST, (b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+        async with asyncio.timeout(20), scripted(play) as replica:
+            for at in range(1, 100):
+                strategy = RecordingStrategy(RoundRobin())
+                tier = Tier([replica.replica()], strategy=strategy)
+                upstream = Upstream()
+                exchange = Exchange(tier, upstream)
+                request = Request("GET", b"/", asks, upgrade=chunks(b"x", b"y", b"z"))
+                hit = await run_cancelled(as_a_front(exchange, request), at, late)
+                await asyncio.sleep(0)
+                assert strategy.in_flight == {}
+                assert len(strategy.starts) == len(strategy.ends)
+                assert sum(pool.busy for pool in upstream.pools.values()) == 0
+                await upstream.aclose()
+                await replica.quiet()
+                if not hit:
+                    break
+            assert not hit
+            assert at > 2
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
