@@ -46,6 +46,7 @@ class Front:
     Attributes:
         connections: Those that are open.
         draining: Whether ``drain`` was called.
+        parting: Whether each answer asks for its connection to be closed.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Front:
         self.heads = HeadReader(self.limits.request)
         self.connections: set[FrontConnection] = set()
         self.draining = False
+        self.parting = False
         self.stopping = False
         self.listeners: list[Listener] = []
         self.seconds = self.limits.tick
@@ -86,7 +88,7 @@ class Front:
 
     def drain(self) -> None:
         """Have each answer ask its client to close the connection; requests are served as before."""
-        self.draining = True
+        self.draining = self.parting = True
 
     async def stop(self, grace: float = 30.0) -> None:
         """End: accept who is in the kernel's queue, answer what is asked, then close.
@@ -146,7 +148,9 @@ class Front:
         """Return whether another connection may be accepted; for one that may not, idle ones go."""
         count = len(self.connections) + sum(len(listener.welcomes) for listener in self.listeners)
         if count < self.limits.connections:
+            self.parting = self.draining
             return True
+        self.parting = True  # whoever is answered now makes room
         for connection in self.connections:
             if connection.idle:
                 connection.close()

@@ -104,7 +104,7 @@ class Arriving:
             self.arrived += len(data)
             self.pieces.append(data)
             self.unread += len(data)
-            if self.unread > HIGH_WATER and not self.paused and not self.complete:
+            if self.unread > HIGH_WATER and not self.complete:
                 self.paused = True
                 self.transport.pause_reading()
         self.wake()
@@ -149,6 +149,8 @@ class Arriving:
                 raise StopAsyncIteration
             if self.expected:
                 self.expected = False
+                if self.transport.is_closing():
+                    raise ClientGone("the client went away")
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await self.wait()
         pieces = self.pieces

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import math
 import socket
 import struct
+import sys
+import termios
 from typing import TYPE_CHECKING, cast
 
 from ..http.framing import Violation
@@ -68,6 +71,7 @@ class FrontConnection(asyncio.Protocol):
         "scheme",
         "sent",
         "served",
+        "sock",
         "task",
         "tls",
         "transport",
@@ -78,6 +82,7 @@ class FrontConnection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
+    sock: socket.socket
 
     def __init__(self, front: Front, peer: str, *, tls: bool) -> None:
         self.front = front
@@ -107,6 +112,7 @@ class FrontConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
+        self.sock = transport.get_extra_info("socket")
         self.deadline = self.front.after(self.front.limits.header_time)
         self.front.arrived(self)
 
@@ -120,7 +126,7 @@ class FrontConnection(asyncio.Protocol):
         before = self.pending
         self.pending = before + data if before else data
         if self.handling:
-            if len(self.pending) > self.front.limits.pipelined and not self.paused:
+            if len(self.pending) > self.front.limits.pipelined:
                 self.paused = True
                 self.transport.pause_reading()
             return
@@ -171,7 +177,7 @@ class FrontConnection(asyncio.Protocol):
             return self.front.heads.not_yet(data)
         self.pending = data[end + 4 :]
         found = self.front.heads.read(data, end)
-        if isinstance(found, Violation) and b" HTTP/1.0\r\n" in data[:end]:
+        if isinstance(found, Violation) and b" HTTP/1.0\r\n" in data[: end + 2]:
             return self.front.heads.read(data, end, self.host)  # which may do without a host
         return found
 
@@ -192,26 +198,39 @@ class FrontConnection(asyncio.Protocol):
         else:
             self.task = self.front.loop.create_task(serve(self, found))
 
+    def receive(self, arriving: Arriving | None) -> None:
+        """Have what comes from now on arrive as the rest of a request, beginning with what is here."""
+        self.arriving = arriving
+        if arriving is not None and self.pending:
+            self.pending = arriving.feed(self.pending)
+        self.listen()
+
+    def listen(self) -> None:
+        """Read on, where too much was pending."""
+        if self.paused and len(self.pending) <= self.front.limits.pipelined:
+            self.paused = False
+            if self.arriving is None or not self.arriving.paused:
+                self.transport.resume_reading()
+
     async def next(self) -> Head | Violation | None:
         """Wait for the next head, after a request has been answered; None for no more."""
         self.handling = False
         if self.arriving is not None:
             self.arriving.go_on()
             self.arriving = None
-        if self.paused:
-            self.paused = False
-            self.transport.resume_reading()
         limits = self.front.limits
         if self.pending:
             found = self.cut()
             if found is not None:
                 self.handling = True
+                self.listen()
                 return found
             self.deadline = self.front.after(limits.header_time)
         else:
             self.deadline = self.front.after(limits.keep_alive)
         if self.ended:
             return None
+        self.listen()
         self.waiter = self.front.loop.create_future()
         try:
             return await self.waiter
@@ -245,10 +264,9 @@ class FrontConnection(asyncio.Protocol):
 
     def cut_off(self) -> None:
         """Close at once, and by a reset: a body that ends with its connection must not seem to be whole."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.lost:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        if not self.lost:
+            with contextlib.suppress(OSError, ValueError):  # uvloop's is gone with its transport
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     def leave(self) -> None:
@@ -266,14 +284,29 @@ class FrontConnection(asyncio.Protocol):
         """Whether it waits for a request that has not begun."""
         return not self.handling and not self.pending and not self.lingering and self.served > 0
 
+    def in_kernel(self) -> int:
+        """Return how many bytes the kernel holds that the client has not acknowledged.
+
+        It holds megabytes, and takes more only when a third of them is gone: without this, a client that
+        reads slowly would seem not to read at all.
+        """
+        count = bytearray(4)
+        try:
+            fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, count)
+        except (OSError, ValueError):
+            return 0
+        return int.from_bytes(count, sys.byteorder)
+
     # -- time -------------------------------------------------------------------------------------------
 
     def tick(self, now: float, seconds: float) -> None:
         """Look at the limits of time; ``seconds`` have passed since the last look."""
         limits = self.front.limits
+        if self.tls and self.transport.is_closing():
+            return  # asyncio counts the time from here on
         unsent = self.transport.get_write_buffer_size()
         if unsent:
-            sent = self.written - unsent
+            sent = self.written - unsent - self.in_kernel()
             progress, self.sent = max(0, sent - self.sent), sent
             left = self.write_time_left + progress / limits.least_rate
             self.write_time_left = min(limits.write_time, left) - seconds

@@ -83,12 +83,15 @@ class Listener:
                 async with asyncio.timeout(front.limits.proxy_header):
                     peer = await self.announced(sock, peer)
             # The time is for asyncio alone: its transports want one with TLS, and none without.
-            handshake = front.limits.handshake if tls is not None else None
+            times = {}
+            if tls is not None:
+                times["ssl_handshake_timeout"] = front.limits.handshake
+                times["ssl_shutdown_timeout"] = front.limits.write_time
             await front.loop.connect_accepted_socket(
                 lambda: FrontConnection(front, peer, tls=tls is not None),
                 sock,
                 ssl=tls,
-                ssl_handshake_timeout=handshake,
+                **times,
             )
         except (OSError, ValueError, EOFError):  # of which TimeoutError and SSLError are kinds
             sock.close()

@@ -39,7 +39,7 @@ async def serve(connection: FrontConnection, found: Head | Violation | None) -> 
                 await send(connection, problem(found.status, found.detail), "", 1, keep=False)
                 break
             connection.served += 1
-            keep = not (connection.leaving or front.draining or connection.served == front.limits.requests)
+            keep = not (connection.leaving or front.parting or connection.served == front.limits.requests)
             if front.log is None:
                 keep = await answer(connection, found, request_of(connection, found), keep=keep)
             else:
@@ -72,9 +72,7 @@ def request_of(connection: FrontConnection, head: Head) -> Request:
     elif fields.websocket and method == "GET" and minor == 1:
         upgrade = Arriving(connection.transport, None, 0, 0.0, expected=False)
     if arriving is not None or upgrade is not None:
-        connection.arriving = arriving or upgrade
-        if connection.pending:
-            connection.pending = connection.arriving.feed(connection.pending)  # type: ignore[union-attr]
+        connection.receive(arriving or upgrade)
     # The header is remembered, and a handler may change its own.
     headers = fields.headers.copy()
     return Request(method, target, headers, connection.peer, connection.scheme, arriving, None, upgrade)
@@ -94,7 +92,9 @@ async def answer(connection: FrontConnection, head: Head, request: Request, *, k
         front.complain("the handler failed", error)
         response = problem(500, "the request could not be answered")
     fields = head.fields
-    keep = keep and not (fields.close or connection.ended or (head.minor == 0 and not fields.keep_alive))
+    if connection.ended and not connection.pending:
+        keep = False
+    keep = keep and not (fields.close or (head.minor == 0 and not fields.keep_alive))
     arriving = connection.arriving
     try:
         if arriving is not None and keep and isinstance(response.body, bytes):
@@ -138,6 +138,8 @@ async def send(
         # Not switched: what has come is the next request, as if nobody had asked.
         arriving.go_on()
         connection.pending, connection.arriving = b"".join(arriving.pieces), None
+    if connection.transport.is_closing():
+        raise ClientGone("the client went away")
     if front.log is not None:
         connection.said = (framed.status, response.served_by)
     connection.transport.write(framed.head)
@@ -156,6 +158,8 @@ async def stream(connection: FrontConnection, response: Response, framed: Answer
             continue
         if connection.drained is not None:
             await connection.drained
+        if transport.is_closing():
+            raise ClientGone("the client went away")
         if left is not None:
             left -= len(piece)
             if left < 0:
