@@ -169,6 +169,7 @@ CHUNKS = {
     "data without an end": (chunked(b"5\r\nhello0\r\n\r\n"), BAD),
     "data longer than its size": (chunked(b"5\r\nhelloworld\r\n0\r\n\r\n"), BAD),
     "data shorter than its size": (chunked(b"7\r\nhello\r\n0\r\n\r\n"), BAD),
+    "last chunk with a bare LF": (chunked(b"5\r\nhello\r\n0\n\n"), BAD),
     "trailer": (chunked(b"5\r\nhello\r\n0\r\nX: y\r\n\r\n"), [passed(HELLO), BAD]),
     "trailer that would frame": (
         chunked(b"5\r\nhello\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: x\r\nHost: evil\r\n\r\n"),

@@ -68,6 +68,8 @@ class Chunks:
                 self._partial = data[at:]
                 if len(self._partial) > (MOST_TRAILER if self._reads is Chunks._trailer_line else MOST_LINE):
                     raise ValueError("a line among the chunks is too long")
+                if b"\n" in self._partial:  # it would wait for an end that its sender believes to have sent
+                    raise ValueError("a line among the chunks must end with CR and LF")
                 break
             self._reads(self, data[at:end])
             at = end + 2
