@@ -274,6 +274,7 @@ SECTIONS: dict[str, list[Flag]] = {
             help="Answer /metrics, /replicas and PURGE here; :PORT is on loopback.",
         ),
         flag("--name", default="replicated", help="What this tier calls itself in Via."),
+        flag("--server-timing", is_flag=True, help="Say in Server-Timing how long each answer took."),
     ],
     "Stopping": [
         flag(

@@ -80,6 +80,7 @@ class ServeOptions:
     proxy_protocol: bool = False
     purge_from: tuple[str, ...] = ()
     name: str = "replicated"
+    server_timing: bool = False
     live_path: str | None = "/livez"
     ready_path: str | None = "/readyz"
     body_limit: int = 16 * 2**20

@@ -103,6 +103,7 @@ class Service:
             pseudonym=options.name,
             pins=session_pins(options),
             waiting=self.waiting,
+            server_timing=options.server_timing,
         )
         if options.cache is not None:
             rules = HttpCacheRules(
