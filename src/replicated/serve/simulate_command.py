@@ -24,6 +24,7 @@ from ..replica import Replica
 from ..simulate import (
     Arrivals,
     Behaviour,
+    Incident,
     Report,
     Restart,
     Service,
@@ -36,6 +37,8 @@ from ..simulate import (
     trace,
     zipf,
 )
+from ..simulate import bursts as in_bursts
+from ..simulate import rolling as rolling_restart
 from ..tier import Tier
 
 __all__ = ["simulate"]
@@ -110,12 +113,29 @@ def incident(text: str) -> tuple[str, list[float]]:
     return name, [_number(name, value) for value in rest.split(":")]
 
 
+def several(name: str, text: str, form: str, least: int, most: int) -> list[float]:
+    """Read numbers with colons between them.
+
+    Raises:
+        ValueError: They are not numbers, too few or too many.
+    """
+    values = text.split(":")
+    if not least <= len(values) <= most:
+        raise ValueError(f"{name} must be written as {form}, in seconds, not {text!r}")
+    return [_number(name, value) for value in values]
+
+
 @click.command("simulate", short_help="What a tier would do with so much traffic, under virtual time.")
 @click.option("--replicas", type=click.IntRange(1), default=10, show_default=True)
 @click.option(
     "--routers", type=click.IntRange(1), default=1, show_default=True, help="Tiers that decide alone."
 )
 @click.option("--rate", type=float, default=500.0, show_default=True, help="Requests a second, Poisson.")
+@click.option(
+    "--bursts",
+    metavar="RATE:EVERY:LASTING",
+    help="And at another rate in the first LASTING of every EVERY seconds, 2000:10:1.",
+)
 @click.option(
     "--trace",
     "trace_file",
@@ -146,6 +166,9 @@ def incident(text: str) -> tuple[str, list[float]]:
 @click.option(
     "--restart", multiple=True, metavar="REPLICA=AT:DOWN[:GRACE]", help="One that restarts, r0=30:2:5."
 )
+@click.option(
+    "--rolling", metavar="AT:EVERY:DOWN[:GRACE]", help="A restart of one replica after the other, 30:10:2:5."
+)
 @click.option("--slow-start", type=float, default=0.0, show_default=True, help="Seconds; 0: none.")
 @click.option(
     "--probe-period", type=float, default=0.0, show_default=True, help="Seconds; 0: nobody is probed."
@@ -161,6 +184,7 @@ def simulate(
     replicas: int,
     routers: int,
     rate: float,
+    bursts: str | None,
     trace_file: Path | None,
     service: str,
     workers: int,
@@ -173,6 +197,7 @@ def simulate(
     slow: tuple[str, ...],
     failing: tuple[str, ...],
     restart: tuple[str, ...],
+    rolling: str | None,
     slow_start: float,
     probe_period: float,
     outliers: bool,
@@ -206,9 +231,21 @@ def simulate(
             factor = special[name].slow if name in special else 1.0
             special[name] = Behaviour(workers=workers, slow=factor, failing=share)
         arrivals: Arrivals = poisson(rate)
+        if bursts is not None:
+            peak, every, lasting = several("bursts", bursts, "RATE:EVERY:LASTING", 3, 3)
+            arrivals = in_bursts(rate, peak, every=every, lasting=lasting)
         if trace_file is not None:
             times = numbers(trace_file)
             arrivals, requests = trace(times), min(requests, len(times))
+        incidents: list[Incident] = [
+            Restart(name, *_restart(times)) for name, times in map(incident, restart)
+        ]
+        if rolling is not None:
+            at, every, *rest = several("rolling", rolling, "AT:EVERY:DOWN[:GRACE]", 3, 4)
+            names = [f"r{i}" for i in range(replicas)]
+            incidents += rolling_restart(
+                names, at=at, every=every, **dict(zip(("down", "grace"), rest, strict=False))
+            )
         simulation = Simulation(
             make,
             arrivals=arrivals,
@@ -217,7 +254,7 @@ def simulate(
             routers=routers,
             behaviour=Behaviour(workers=workers),
             special=special,
-            incidents=[Restart(name, *_restart(times)) for name, times in map(incident, restart)],
+            incidents=incidents,
             seed=seed,
         )
     except (ValueError, OSError) as error:
