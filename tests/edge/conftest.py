@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
@@ -235,6 +236,8 @@ class Answer(NamedTuple):
 class Edge:
     """A running ``replicated serve`` in front of a recorder."""
 
+    slow: Sequence[Future[bytes]] = ()
+
     def __init__(self, recorder: Recorder, *flags: str) -> None:
         self.recorder = recorder
         self.process = subprocess.Popen(
@@ -405,8 +408,38 @@ def make_edge(recorder: Recorder) -> Iterator[Callable[..., Edge]]:
 
 @pytest.fixture(scope="session")
 def running(make_edge: Callable[..., Edge]) -> Edge:
-    """One edge for all."""
-    return make_edge("--body-limit", "64KiB")
+    """One edge for all, which two slow clients keep busy."""
+    edge = make_edge("--body-limit", "64KiB")
+    heads = (b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 1000, b"")
+    pool = ThreadPoolExecutor(2)
+    edge.slow = [pool.submit(trickle, edge, head) for head in heads]
+    pool.shutdown(wait=False)
+    return edge
+
+
+def trickle(edge: Edge, head: bytes) -> bytes:
+    """Send a head byte by byte; return what comes back until the end."""
+    with edge.connect(0.25) as sock:
+        deadline = time.monotonic() + 30
+        got = b""
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                sock.send(head[:1])
+            head = head[1:]
+            with contextlib.suppress(TimeoutError):
+                data = sock.recv(65536)
+                if not data:
+                    return got
+                got += data
+    raise AssertionError("it is still served")
+
+
+@pytest.fixture(scope="session")
+def slow(running: Edge) -> Iterator[Sequence[Future[bytes]]]:
+    """Clients that were slow from the beginning, while everything else was tested."""
+    yield running.slow
+    for waiting in running.slow:
+        waiting.result(30)
 
 
 @pytest.fixture
