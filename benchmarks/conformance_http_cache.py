@@ -19,7 +19,7 @@ from pathlib import Path
 KNOWN = {
     "headers-store-Set-Cookie": "a response that sets a cookie is one user's: it is never stored",
     "headers-store-Transfer-Encoding": "length and transfer coding at once: the end is in doubt, hence a 502",
-    "interim-not-cached": "ASGI has no interim responses to pass on",
+    "interim-not-cached": "interim responses of replicas are not passed on",
 }
 KINDS = """
 import tests from %s

@@ -87,6 +87,7 @@ class HttpCache:
         self.inner = inner
         self.rules = rules or HttpCacheRules()
         self.identity = identity or Identity()
+        self.believes = bool(self.identity.trusted or self.identity.hops)
         self.largest = max(1, size // 8) if largest is None else largest
         self.patience = patience
         self.level = level
@@ -104,7 +105,7 @@ class HttpCache:
         headers = request.headers
         fields = dict(reversed(headers))  # of each field the first line, as for `find`
         scheme, host = request.scheme, fields.get(b"host", b"")
-        if self.identity.trusts(request.peer):
+        if self.believes and self.identity.trusts(request.peer):
             client = self.identity.client(request.peer, scheme, headers)
             scheme, host = client.scheme, host if client.host is None else client.host
         if request.method not in ("GET", "HEAD") or request.body is not None:

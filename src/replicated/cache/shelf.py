@@ -117,8 +117,9 @@ class Shelf:
                         schedule.remove(gone)
                 if gone in self.tagged:
                     self.tags.remove(gone)
-                # Weights may be floats, whose sums leave a rest.
-                self.size = self.size - gone.size if order else 0
+                # Weights may be floats, whose sums leave a rest: nothing weighs nothing, when the new entry,
+                # which is not counted yet, is alone.
+                self.size = self.size - gone.size if len(data) > 1 else 0
                 self.crowded_out += 1
             if expires is not None:
                 last = root.before
