@@ -194,7 +194,8 @@ class FrontConnection(asyncio.Protocol):
         self.handling = True
         self.deadline = math.inf
         if self.waiter is not None:
-            self.waiter.set_result(found)
+            if not self.waiter.done():  # else the task has been cancelled, and the connection ends
+                self.waiter.set_result(found)
         else:
             self.task = self.front.loop.create_task(serve(self, found))
 
@@ -228,7 +229,7 @@ class FrontConnection(asyncio.Protocol):
             self.deadline = self.front.after(limits.header_time)
         else:
             self.deadline = self.front.after(limits.keep_alive)
-        if self.ended:
+        if self.ended or self.leaving:
             return None
         self.listen()
         self.waiter = self.front.loop.create_future()
@@ -278,6 +279,11 @@ class FrontConnection(asyncio.Protocol):
             self.close()
         else:
             self.deadline = min(self.deadline, self.front.after(self.front.limits.fresh))
+
+    @property
+    def parting(self) -> bool:
+        """Whether its next answer is its last: by its age, or since no request can follow."""
+        return self.leaving or self.served == self.front.limits.requests or (self.ended and not self.pending)
 
     @property
     def idle(self) -> bool:

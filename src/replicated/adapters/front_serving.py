@@ -39,11 +39,10 @@ async def serve(connection: FrontConnection, found: Head | Violation | None) -> 
                 await send(connection, problem(found.status, found.detail), "", 1, keep=False)
                 break
             connection.served += 1
-            keep = not (connection.leaving or front.parting or connection.served == front.limits.requests)
             if front.log is None:
-                keep = await answer(connection, found, request_of(connection, found), keep=keep)
+                keep = await answer(connection, found, request_of(connection, found))
             else:
-                keep = await logged(connection, found, keep=keep)
+                keep = await logged(connection, found)
             if not keep:
                 break
             found = await connection.next()
@@ -78,9 +77,10 @@ def request_of(connection: FrontConnection, head: Head) -> Request:
     return Request(method, target, headers, connection.peer, connection.scheme, arriving, None, upgrade)
 
 
-async def answer(connection: FrontConnection, head: Head, request: Request, *, keep: bool) -> bool:
+async def answer(connection: FrontConnection, head: Head, request: Request) -> bool:
     """Answer one request; return whether another may follow."""
     front = connection.front
+    keep = True
     try:
         response = await front.handler(request)
     except Refused as error:
@@ -92,9 +92,9 @@ async def answer(connection: FrontConnection, head: Head, request: Request, *, k
         front.complain("the handler failed", error)
         response = problem(500, "the request could not be answered")
     fields = head.fields
-    if connection.ended and not connection.pending:
+    # Only now: a stop may have begun while the handler was at work.
+    if fields.close or (not head.minor and not fields.keep_alive) or front.parting or connection.parting:
         keep = False
-    keep = keep and not (fields.close or (head.minor == 0 and not fields.keep_alive))
     arriving = connection.arriving
     try:
         if arriving is not None and keep and isinstance(response.body, bytes):
@@ -177,7 +177,7 @@ async def stream(connection: FrontConnection, response: Response, framed: Answer
         transport.write(b"0\r\n\r\n")
 
 
-async def logged(connection: FrontConnection, head: Head, *, keep: bool) -> bool:
+async def logged(connection: FrontConnection, head: Head) -> bool:
     """Answer one request, and tell the access log of it however it ends."""
     front = connection.front
     assert front.log is not None
@@ -185,7 +185,7 @@ async def logged(connection: FrontConnection, head: Head, *, keep: bool) -> bool
     connection.said = (0, "")
     whole = False
     try:
-        keep = await answer(connection, head, request_of(connection, head), keep=keep)
+        keep = await answer(connection, head, request_of(connection, head))
         whole = True
         return keep
     finally:

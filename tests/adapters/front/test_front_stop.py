@@ -47,7 +47,7 @@ def test_a_stop_loses_nothing(fronting: Any, run: Any) -> None:
     async def story() -> None:
         gate, handler = gated()
         async with (
-            fronting(handler, fresh=0.2) as world,
+            fronting(handler, fresh=0.2, linger=0.1) as world,
             world.client() as idle,
             world.client() as busy,
             world.client() as fresh,
