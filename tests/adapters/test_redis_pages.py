@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import httpx
 import pytest
 
+from replicated.adapters.asgi import CacheMiddleware
 from replicated.adapters.http_cache import HttpCache
 from replicated.adapters.purging import Purging
 from replicated.adapters.redis_pages import MOST_WRITES, RedisPages
@@ -90,6 +92,28 @@ def test_what_one_has_fetched_the_others_serve(run: Any) -> None:
         assert 0 <= mine.born - yours.born < 1  # never younger than it is
         assert theirs.cache.purge(b"shoes") == 1
         await theirs.settled()
+
+    run(story)
+
+
+def test_applications_share_too(run: Any) -> None:
+    """What one application's middleware has stored, another process's serves."""
+    asked = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        headers = [(b"cache-control", b"max-age=60")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    async def story(client: Any) -> None:
+        for _ in range(2):
+            front = CacheMiddleware(app, level=RedisPages(client, deadline=5.0))
+            transport = httpx.ASGITransport(front)
+            async with httpx.AsyncClient(transport=transport, base_url="http://h") as visitor:
+                assert (await visitor.get("/")).text == "page"
+            await front.cache.aclose()
+        assert asked == ["/"]
 
     run(story)
 

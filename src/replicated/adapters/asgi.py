@@ -30,6 +30,7 @@ from .gatekeeper import gatekeeper
 from .http_cache import HttpCache
 from .probe_answers import ProbeAnswers
 from .purging import Purging
+from .redis_pages import RedisPages
 from .upstream import Upstream
 
 __all__ = ["CacheMiddleware", "ReadinessEndpoint", "ReverseProxy", "ThrottleMiddleware"]
@@ -94,6 +95,7 @@ class CacheMiddleware(HandlerApp):
         identity: Finds out who asks, where that is not said by ``trusted``.
         purge_from: Networks whose peers may send PURGE, as :class:`~replicated.adapters.purging.Purging`
             reads it; None leaves PURGE, and the tags of responses, to the application and its clients.
+        level: What caches in other processes share with this one.
 
     Attributes:
         cache: What it keeps; ``cache.purge(tag)`` forgets what carries a Surrogate-Key.
@@ -113,11 +115,12 @@ class CacheMiddleware(HandlerApp):
         trusted: Iterable[str | Network] = (),
         identity: Identity | None = None,
         purge_from: Iterable[str | Network] | None = None,
+        level: RedisPages | None = None,
     ) -> None:
         self.app = app
         rules = HttpCacheRules(ttl=ttl, grace=grace, keep=keep)
         self.cache = HttpCache(
-            AppHandler(app), size=size, rules=rules, identity=identity_of(trusted, identity)
+            AppHandler(app), size=size, rules=rules, identity=identity_of(trusted, identity), level=level
         )
         super().__init__(self.cache if purge_from is None else Purging(self.cache, allowed=purge_from))
 
