@@ -251,6 +251,7 @@ class Edge:
         line = self.process.stderr.readline()
         found = SERVES.search(line)
         if found is None:
+            self.process.kill()
             line += self.process.stderr.read()
             self.stop()
             raise AssertionError(f"it did not start: {line}")
@@ -337,10 +338,17 @@ class Edge:
         time.sleep(0.002)
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        """Stop it at once, as a second Ctrl-C does."""
+        for _ in range(2):
+            self.process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            self.process.wait(10)
+            assert self.process.stderr is not None
+            self.process.stderr.close()
 
 
 class Conversation(NamedTuple):

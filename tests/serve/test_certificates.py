@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import datetime
 import os
 import re
 import ssl
@@ -15,11 +16,13 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from replicated.errors import MissingExtra
 from replicated.serve import certificates as module_under_test
-from replicated.serve.certificates import self_signed, server_context
+from replicated.serve.certificates import names_in, self_signed, server_context
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +220,44 @@ def test_a_file_that_cannot_be_read_is_named(made: tuple[Path, Path], tmp_path: 
         server_context(tmp_path / "missing", made[1])
     with pytest.raises(ValueError, match=r"key cannot be read: .*: Is a directory"):
         server_context(str(made[0]), str(tmp_path))
+
+
+def test_the_names_on_a_certificate(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """They are read in lower case, without the addresses; what cannot be read is refused by name."""
+    assert names_in(made[0]) == ["localhost", "*.example.org"]
+    [upper, _] = self_signed(["LOCALHOST.Example"], tmp_path)
+    assert names_in(upper) == ["localhost.example"]
+    (tmp_path / "none.pem").write_text("nothing")
+    for path in (tmp_path / "none.pem", tmp_path / "missing.pem"):
+        with pytest.raises(ValueError, match=f"certificate cannot be read: .*{path.name}"):
+            names_in(path)
+
+
+def test_a_certificate_without_names(tmp_path: Path) -> None:
+    """One of the old kind, with a subject alone, has no names: clients no longer look at that either."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    old = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "old.pem").write_bytes(old.public_bytes(serialization.Encoding.PEM))
+    assert names_in(tmp_path / "old.pem") == []
+
+
+def test_authorities_of_clients(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Where they are given every client is asked; a file that is none is refused by name."""
+    assert server_context(*made).verify_mode is ssl.CERT_NONE
+    assert server_context(*made, made[0]).verify_mode is ssl.CERT_REQUIRED
+    broken = tmp_path / "broken.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+    for path in (broken, tmp_path / "missing.pem"):
+        with pytest.raises(ValueError, match=f"client_ca .*{path.name}"):
+            server_context(*made, path)
