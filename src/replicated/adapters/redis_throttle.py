@@ -8,7 +8,6 @@ after as much time has passed again.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from ..clock import Clock, monotonic
 from ..throttle import Number, Quota, Throttle, Told
+from .deadlines import Deadlines
 from .redis_limit import RedisLimit
 from .redis_line import AsyncLine, Line
 
@@ -260,7 +260,7 @@ class AsyncRedisThrottle(_Shared):
         _without_retries(client)
         super().__init__(rate, burst, **options)
         self._line = AsyncLine(client)
-        self._deadline = deadline
+        self._deadlines = Deadlines(deadline)
 
     async def take(self, key: Hashable, cost: Number = 1) -> Told:
         """As the threads' ``take``."""
@@ -282,17 +282,11 @@ class AsyncRedisThrottle(_Shared):
         limit = self._limit
         question = self._question(limit, what, key, cost)
         if self._asks():
-            task = asyncio.current_task()
-            assert task is not None
-            cancels = task.cancelling()
             try:
-                async with asyncio.timeout(self._deadline):
-                    answer = await self._line.ask(limit, question)
+                answer = await self._deadlines.wait(self._line.ask(limit, question))
                 told = limit.told(answer, *question[1:2])
             except Exception:
                 self._failed()
-                if task.cancelling() > cancels:  # redis-py 8 under Python 3.11 has lost one
-                    raise asyncio.CancelledError from None
             else:
                 self._ask_again = None
                 return told

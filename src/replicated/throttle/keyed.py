@@ -123,8 +123,7 @@ class Throttle:
             ValueError: ``cost`` is not above zero, or above the burst, so that no wait would do.
             TypeError: ``cost`` is not a number, or ``key`` cannot be hashed.
         """
-        hot = self._hot
-        read, plain, slack, unit = hot
+        read, plain, slack, unit = self._hot
         now = read()
         if cost is _ONE:  # the very object: True is equal to 1 and is not a number
             try:
@@ -146,7 +145,7 @@ class Throttle:
                         self._tidy()
                     return 0.0
         with self._lock:
-            return self._take(key, cost, now if hot is self._hot else self._gcra.read())
+            return self._take(key, cost, now if plain is self._hot[1] else self._gcra.read())
 
     def peek(self, key: Hashable, cost: Number = 1) -> float:
         """Return the wait that ``take(key, cost)`` would be told, and change nothing. O(1).
