@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 GOOD = b"GET /last HTTP/1.1\r\nHost: service\r\nConnection: close\r\n\r\n"
 
-METHODS = st.sampled_from([b"GET", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"get", b"BREW"])
+METHODS = st.sampled_from([b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"get", b"BREW"])
 TARGETS = st.sampled_from([b"/", b"/a%2Fb", b"/a?b=c", b"//a", b"/\xc3\xa4", b"/a\\b", b"*", b"/%zz"])
 VERSIONS = st.sampled_from([b"HTTP/1.1"] * 6 + [b"HTTP/1.0", b"HTTP/1.2", b"http/1.1"])
 HOSTS = st.sampled_from([b"Host: service"] * 8 + [b"host:service", b"Host: a, b", b"Host : service", b"X: y"])

@@ -441,3 +441,14 @@ def test_the_table(edge: Any, sent: bytes, outcomes: Outcome | list[Outcome]) ->
             break
     else:
         raise AssertionError(f"{found} with {seen}, where {allowed} may be")
+
+
+def test_a_refused_head_has_no_body(edge: Any) -> None:
+    """What is wrong with a HEAD is said by the status alone (RFC 9110, 9.3.2)."""
+    for sent in (
+        b"HEAD * HTTP/1.1\r\nHost: service\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\n\r\n",
+        b"HEAD / HTTP/1.0\r\nHost: a b\r\n\r\n",
+    ):
+        found = edge.talk(sent, head=True)
+        assert (found.statuses, found.rest, found.closed) == ([400], b"", True)

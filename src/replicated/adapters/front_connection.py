@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import termios
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from ..http.framing import Violation
@@ -177,8 +178,11 @@ class FrontConnection(asyncio.Protocol):
             return self.front.heads.not_yet(data)
         self.pending = data[end + 4 :]
         found = self.front.heads.read(data, end)
-        if isinstance(found, Violation) and b" HTTP/1.0\r\n" in data[: end + 2]:
-            return self.front.heads.read(data, end, self.host)  # which may do without a host
+        if isinstance(found, Violation):
+            if b" HTTP/1.0\r\n" in data[: end + 2]:
+                found = self.front.heads.read(data, end, self.host)  # which may do without a host
+            if isinstance(found, Violation) and data.startswith(b"HEAD "):
+                return replace(found, method="HEAD")
         return found
 
     @property

@@ -36,7 +36,7 @@ async def serve(connection: FrontConnection, found: Head | Violation | None) -> 
         while found is not None:
             if isinstance(found, Violation):
                 connection.unread = True
-                await send(connection, problem(found.status, found.detail), "", 1, keep=False)
+                await send(connection, problem(found.status, found.detail), found.method, 1, keep=False)
                 break
             connection.served += 1
             if front.log is None:

@@ -67,10 +67,12 @@ class Violation:
     Args:
         status: 400, 405, 413, 414, 417, 431 or 501.
         detail: What is wrong with it, for the client.
+        method: ``HEAD`` where it is known to be one, whose answer has no body whatever it says.
     """
 
     status: int
     detail: str
+    method: str = ""
 
 
 def check_request(method: str, target: bytes, headers: Headers, limits: Limits) -> Violation | None:
