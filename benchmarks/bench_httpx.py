@@ -172,7 +172,7 @@ def storms(urls: list[str]) -> dict[str, int]:
             urls[0],
         ),
         "httpx over AsyncReplicatedTransport": (
-            lambda: httpx.AsyncClient(transport=AsyncReplicatedTransport(tier, max_idle=10)),
+            lambda: httpx.AsyncClient(transport=AsyncReplicatedTransport(tier, max_connections=10)),
             "http://service",
         ),
         "httpx2 over its own transport": (
@@ -180,7 +180,7 @@ def storms(urls: list[str]) -> dict[str, int]:
             urls[0],
         ),
         "httpx2 over AsyncReplicatedTransport": (
-            lambda: httpx2.AsyncClient(transport=AsyncReplicatedTransport(tier, max_idle=10)),
+            lambda: httpx2.AsyncClient(transport=AsyncReplicatedTransport(tier, max_connections=10)),
             "http://service",
         ),
     }

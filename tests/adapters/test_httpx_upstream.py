@@ -23,6 +23,7 @@ from replicated.adapters.httpx_transport import AsyncReplicatedTransport, NoRepl
 from replicated.outcome import Verdict
 from replicated.testing import ManualClock, RecordingStrategy
 
+OURS = ("tls", "max_idle", "max_connections", "throttle_key")
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -55,7 +56,7 @@ def verdicts(tier: Tier) -> list[tuple[str, Verdict]]:
 
 
 def client_of(http: Any, tier: Tier, **options: Any) -> Any:
-    arguments = {name: options.pop(name) for name in ("tls", "max_idle", "throttle_key") if name in options}
+    arguments = {name: options.pop(name) for name in OURS if name in options}
     transport = AsyncReplicatedTransport(tier, **arguments)
     return http.AsyncClient(transport=transport, **{"base_url": "http://service", **options})
 
@@ -633,6 +634,74 @@ def test_httpx2_alone() -> None:
     assert (done.returncode, done.stdout) == (0, "1.0\n"), done.stderr
 
 
+def test_so_many_at_once(http: Any, scripted: Any) -> None:
+    """Who finds all places taken waits in order; a place is free again however its request ended."""
+    let_go = asyncio.Event()
+
+    async def play(peer: Any) -> None:
+        while await peer.request():
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+            await let_go.wait()
+            await peer.send(b"ok")
+
+    async def main() -> None:
+        async with scripted(play) as replica:
+            tier = tier_of(replica.url)
+            async with client_of(http, tier, max_connections=2, timeout=http.Timeout(5, pool=0.05)) as client:
+                async with client.stream("GET", "/") as first:
+                    second = asyncio.ensure_future(client.get("/"))
+                    await asyncio.sleep(0.01)
+                    assert tier.in_flight == 2
+                    with pytest.raises(http.PoolTimeout, match="all 2 places"):
+                        await client.get("/")
+                    third = asyncio.ensure_future(client.get("/"))
+                    await asyncio.sleep(0.01)
+                    assert tier.in_flight == 2
+                    second.cancel()
+                    await asyncio.sleep(0.01)
+                    assert tier.in_flight == 2  # the third
+                    let_go.set()
+                    assert (await third).text == "ok"
+                    assert first.status_code == 200
+                assert [(await client.get("/")).text for _ in range(5)] == ["ok"] * 5
+                many = await asyncio.gather(*(client.get("/") for _ in range(20)))
+                assert {answer.text for answer in many} == {"ok"}
+            assert tier.in_flight == 0
+            assert replica.accepted <= 6
+
+    run(main)
+
+
+def test_a_place_is_free_after_errors(http: Any, scripted: Any, answers: Any, nowhere: str) -> None:
+    """Neither an error of any kind nor a refusal keeps a place."""
+    clock = ManualClock()
+    throttle = Throttle(rate=1, burst=1, clock=clock)
+
+    async def main() -> None:
+        broken = answers(b"garbage\r\n\r\n")
+        async with scripted(broken) as replica:
+            for url in (nowhere, replica.url, "ftp://x"):
+                async with client_of(http, tier_of(url), max_connections=1) as client:
+                    for _ in range(3):
+                        with pytest.raises((http.TransportError, ValueError)):
+                            await client.get("/")
+        async with scripted(answers(OK)) as replica:
+            tier = Tier([replica.replica()], throttle=throttle)
+            options = {"throttle_key": lambda request: request.url.host, "max_connections": 1}
+            async with client_of(http, tier, **options) as client:
+                assert (await client.get("/")).text == "ok"
+                for _ in range(3):
+                    with pytest.raises(Refused):
+                        await client.get("/")
+                clock.advance(1)
+                assert (await client.get("/")).text == "ok"
+            async with client_of(http, tier_of(replica.url), max_connections=None) as client:
+                await asyncio.gather(*(client.get("/") for _ in range(5)))
+            assert replica.accepted > 2
+
+    run(main)
+
+
 def test_cancelled_anywhere(http: Any, scripted: Any) -> None:
     """Wherever a request is cancelled, its Forward is finished once, and its connection not left behind."""
 
@@ -646,12 +715,13 @@ def test_cancelled_anywhere(http: Any, scripted: Any) -> None:
         async with scripted(play) as replica:
             for steps in range(1, 40):
                 tier = tier_of(replica.url)
-                async with client_of(http, tier) as client:
+                async with client_of(http, tier, max_connections=1) as client:
                     task = asyncio.ensure_future(client.post("/", content=pieces(b"x" * 40_000)))
                     for _ in range(steps):
                         await asyncio.sleep(0)
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
+                    assert (await client.get("/", timeout=2)).text == "ab"  # its place is free
                 seen.update(verdict for _, verdict in verdicts(tier))
                 await replica.quiet()
         assert seen >= {Verdict.CANCELLED}
@@ -666,7 +736,7 @@ def test_a_storm_of_cancellations(http: Any, scripted: Any, answers: Any) -> Non
     async def main() -> None:
         async with scripted(answers(OK)) as replica:
             tier = tier_of(replica.url)
-            async with client_of(http, tier) as client:
+            async with client_of(http, tier, max_connections=10) as client:
 
                 async def user() -> None:
                     for _ in range(15):
@@ -757,5 +827,8 @@ def test_arguments_that_cannot_be() -> None:
     for wrong in (-1, True, 1.5):
         with pytest.raises(ValueError, match="max_idle"):
             AsyncReplicatedTransport(Tier(), max_idle=wrong)  # type: ignore[arg-type]
+    for wrong in (0, True, 1.5):
+        with pytest.raises(ValueError, match="max_connections"):
+            AsyncReplicatedTransport(Tier(), max_connections=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="tls"):
         AsyncReplicatedTransport(Tier(), inner=object(), tls=ssl.create_default_context())  # type: ignore[arg-type]

@@ -109,10 +109,9 @@ class AsyncReplicatedTransport(AsyncTransport):
     """Balances the requests of an ``httpx.AsyncClient``; otherwise as ``ReplicatedTransport``.
 
     Carries them itself, over connections that a cancelled request cannot harm, and in a fraction of the time
-    that httpx's transport takes. It speaks HTTP/1.1, keeps httpx's timeouts, and knows no limit of
-    connections in use: that is the tier's to set. Over TLS a replica must have a certificate for the host of
-    the request's URL, or for its extension ``sni_hostname``. HTTP/2, proxies, WebSockets and trio take
-    another transport as ``inner``.
+    that httpx's transport takes. It speaks HTTP/1.1 and keeps httpx's timeouts. Over TLS a replica must have
+    a certificate for the host of the request's URL, or for its extension ``sni_hostname``. HTTP/2, proxies,
+    WebSockets and trio take another transport as ``inner``.
 
     Args:
         tier: Decides who serves.
@@ -121,9 +120,13 @@ class AsyncReplicatedTransport(AsyncTransport):
         inner: Carries the requests in place of this.
         tls: For replicas at https; by default the system's trust, verified.
         max_idle: Connections to a replica that are kept for later.
+        max_connections: Requests under way at once; the next one waits its turn, for the client's ``pool``
+            timeout. 100, as in httpx; None for any number. Where the tier has a strategy that says which
+            replica is full, that is not waited for.
 
     Raises:
-        ValueError: ``max_idle`` is not an integer of at least 0, or ``tls`` is given beside ``inner``.
+        ValueError: ``max_idle`` is not an integer of at least 0, ``max_connections`` none of at least 1, or
+            ``tls`` is given beside ``inner``.
     """
 
     def __init__(
@@ -135,17 +138,23 @@ class AsyncReplicatedTransport(AsyncTransport):
         inner: httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport | None = None,
         tls: ssl.SSLContext | None = None,
         max_idle: int = 64,
+        max_connections: int | None = 100,
     ) -> None:
         if inner is not None and tls is not None:
             raise ValueError("tls must be None beside inner, which has its own")
         if isinstance(max_idle, bool) or not isinstance(max_idle, int) or max_idle < 0:
             raise ValueError(f"max_idle must be an integer of at least 0, not {max_idle!r}")
+        if max_connections is not None and (
+            isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1
+        ):
+            raise ValueError(f"max_connections must be an integer of at least 1, not {max_connections!r}")
         self.tier = tier
         self.affinity = affinity
         self.throttle_key = throttle_key
         self.inner = inner
         self.tls = tls
         self.max_idle = max_idle
+        self.max_connections = max_connections
         self.members = tier.replicas
         # A connection belongs to its event loop, and a program may run one after the other.
         self._carriers: WeakKeyDictionary[asyncio.AbstractEventLoop, Carrier] = WeakKeyDictionary()
@@ -153,7 +162,18 @@ class AsyncReplicatedTransport(AsyncTransport):
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request to a replica."""
         names = names_of(type(request))
-        carrier = self.carrier(names) if self.inner is None else None
+        if self.inner is not None:
+            return await self.balanced(names, request, None)
+        carrier = self.carrier(names)
+        await carrier.enter(names, request)
+        try:
+            return await self.balanced(names, request, carrier)
+        except BaseException:
+            carrier.leave()
+            raise
+
+    async def balanced(self, names: Names, request: Any, carrier: Carrier | None) -> Any:
+        """Send a request to one replica after the other, by a carrier of ours or by ``inner``."""
         attempts = Attempts(self.tier, names, request, self.affinity, self.throttle_key)
         refused: Any = None
         while True:
@@ -174,7 +194,7 @@ class AsyncReplicatedTransport(AsyncTransport):
             ending = attempts.answered(response.status_code)
             if ending is not None:
                 if carrier is not None:
-                    response.stream.tell(ending)
+                    response.stream.tell(ending, carrier.leave)
                 elif response.is_closed:  # read before it came here, as a cache's or a mock's answer is
                     ending.outcome = ending.whole
                     ending.finish()
@@ -193,7 +213,7 @@ class AsyncReplicatedTransport(AsyncTransport):
             ) from None
         carrier = self._carriers.get(loop)
         if carrier is None:
-            carrier = self._carriers[loop] = Carrier(self.tls, self.max_idle)
+            carrier = self._carriers[loop] = Carrier(self.tls, self.max_idle, self.max_connections)
         if self.tier.replicas is not self.members:
             self.let_go()
         return carrier

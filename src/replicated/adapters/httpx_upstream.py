@@ -6,9 +6,11 @@ the engine raises is called in httpx. Which replica it is, and whether another o
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import UpstreamError, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
@@ -27,6 +29,8 @@ NO_LIMITS = Limits(target=1 << 20, header_bytes=1 << 24, header_count=1 << 16, b
 """How much a user sends is not ours to bound; that it is one request, and the one he means, is."""
 FOREVER = 1e9
 """Seconds: what httpx calls None. An event loop takes no infinity."""
+MANY = 1 << 30
+"""Connections to one replica: how many requests there are is bounded as a whole."""
 MOST_KEPT = 64
 """Names of servers, and sets of timeouts, that are remembered: who has more makes them up as he goes."""
 
@@ -39,14 +43,41 @@ class Carrier:
     Args:
         tls: For replicas at https; by default the system's trust, verified.
         max_idle: Connections to a replica that are kept for later.
+        places: Requests under way at once; None for any number.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None, max_idle: int) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, max_idle: int, places: int | None) -> None:
         self.tls = tls
         self.max_idle = max_idle
+        self.places = places
+        self.room = None if places is None else asyncio.Semaphore(places)
         # A connection belongs to the name that its certificate was checked for, whatever the timeouts.
         self.pools: dict[str | None, dict[Origin, Pool]] = {}
         self.upstreams: dict[object, Upstream] = {}
+
+    async def enter(self, names: Names, request: Any) -> None:
+        """Take a place, perhaps later; who has one leaves it.
+
+        Raises:
+            PoolTimeout: None became free within the request's ``pool`` timeout.
+        """
+        room = self.room
+        if room is None:
+            return
+        if not room.locked():
+            await room.acquire()  # which waits for nothing, and needs no timer
+            return
+        timeout = (request.extensions.get("timeout") or {}).get("pool")
+        try:
+            async with asyncio.timeout(timeout):
+                await room.acquire()
+        except TimeoutError:
+            raise names.module.PoolTimeout(f"all {self.places} places are taken") from None
+
+    def leave(self) -> None:
+        """Free a place."""
+        if self.room is not None:
+            self.room.release()
 
     async def carry(self, names: Names, request: Any, url: str) -> Any:
         """Send a request to the replica at ``url``; return httpx's response when its head is there.
@@ -95,6 +126,7 @@ class Carrier:
             upstream = self.upstreams[key] = Upstream(
                 timeouts=Timeouts(seconds(connect), seconds(first), seconds(read)),
                 max_idle=self.max_idle,
+                max_connections=MANY,
                 tls=None if name is None else self.tls or default_tls(),
                 server_name=name,
             )
@@ -134,6 +166,7 @@ class UpstreamBody:
         self.sent = sent
         self.content: bytes | None = None
         self.ending: Ending | None = None
+        self.leave: Callable[[], None] | None = None
 
     async def take(self) -> None:
         """Take all of a body that has come already, so that its connection serves others again."""
@@ -142,12 +175,15 @@ class UpstreamBody:
         finally:
             self.response.close()
 
-    def tell(self, ending: Ending) -> None:
-        """Say who is to be told of the end; at once where it has come."""
+    def tell(self, ending: Ending, leave: Callable[[], None]) -> None:
+        """Say who is to be told of the end, each once; at once where it has come."""
         self.ending = ending
         if self.content is not None:
             ending.outcome = ending.whole
             ending.finish()
+            leave()
+        else:
+            self.leave = leave
 
     def __aiter__(self) -> UpstreamBody:
         return self
@@ -172,8 +208,13 @@ class UpstreamBody:
     async def aclose(self) -> None:
         """Give the connection back, or close it; finish the attempt."""
         self.response.close()
-        if self.ending is not None:
-            self.ending.finish()
+        leave, self.leave = self.leave, None
+        try:
+            if self.ending is not None:
+                self.ending.finish()
+        finally:
+            if leave is not None:
+                leave()
 
 
 @functools.cache

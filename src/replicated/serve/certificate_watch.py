@@ -49,7 +49,7 @@ class CertificateWatch:
         """Read all files again, and say how that went."""
         try:
             self.shelf.reload()
-        except ValueError as error:
+        except (OSError, ValueError) as error:  # the former where a file goes while it is read
             self.say(f"the certificates stay as they were: {error}")
         else:
             self.say("the certificates were read again")
