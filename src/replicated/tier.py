@@ -78,6 +78,7 @@ class Tier:
         self._choose: Pick = self.strategy.pick if is_faithful(self.strategy.pick) else self._checked
         self._started: Callable[[Replica], None] = self.strategy.started
         self._finished: Callable[[Replica, Outcome], None] = self.strategy.finished
+        self._one_clock = cache is not None and cache.clock is clock
         self._untimed = is_untimed(self._finished) and self.readiness.outliers is None
         # Adding to and removing from a set of identities are single steps of the interpreter, so a Forward
         # is finished once whatever the threads do, without a lock.
@@ -133,12 +134,13 @@ class Tier:
             wait = throttle.take(throttle_key, cost)
             if wait > 0:
                 return Refuse(wait, throttle_key)
-        if cache_key is not None and (cache := self.cache) is not None:
-            value = cache.get(cache_key, MISSING)
-            if value is not MISSING:
-                return Hit(value, cache_key)
         readiness, clock, choose, started = self.readiness, self._clock, self._choose, self._started
         now = clock()
+        if cache_key is not None and (cache := self.cache) is not None:
+            # `at`, which a miss leaves in a quarter of the time that it takes `get`.
+            value = cache.at(cache_key, now if self._one_clock else cache.clock(), MISSING)
+            if value is not MISSING:
+                return Hit(value, cache_key)
         if not now < readiness.wakes:  # an attribute, where a call would cost as much as the random number
             readiness.tick(now)
         ready = readiness.ready
