@@ -282,8 +282,7 @@ class Edge:
 
     def talk(
         self,
-        sent: bytes,
-        *,
+        *sent: bytes,
         answers: int = 1,
         closes: bool = False,
         head: bool = False,
@@ -293,7 +292,7 @@ class Edge:
         """Send something, and read so many final answers, or until the edge closes.
 
         Args:
-            sent: What is sent; nothing more of it once the edge has closed.
+            sent: What is sent, each piece by itself; nothing more of it once the edge has closed.
             answers: Final answers to wait for. One that ends the connection is waited for to that end.
             closes: Whether to wait for the end of the connection in any case.
             head: Whether the answers have no bodies, whatever they say.
@@ -306,7 +305,10 @@ class Edge:
             interim: list[int] = []
             closed = False
             with contextlib.suppress(OSError):  # it may have seen enough
-                sock.sendall(sent)
+                for piece in sent:
+                    if piece is not sent[0]:
+                        time.sleep(0.001)  # else the kernel would put them together again
+                    sock.sendall(piece)
             try:
                 while len(found) < answers or closes:
                     bodiless = heads[len(found)] if heads and len(found) < len(heads) else head

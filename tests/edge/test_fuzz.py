@@ -7,6 +7,7 @@ and h11 reads the same.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import h11
@@ -133,13 +134,16 @@ def heads(statuses: list[tuple[bytes, bytes, bytes]]) -> list[bool]:
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(sent=wires())
-def test_what_passes_is_read_alike_by_all(running: Any, recorder: Any, sent: bytes) -> None:
-    """Edge, replica and h11 agree on each request that was answered, and on how many there were."""
+@given(sent=wires(), cuts=st.lists(st.integers(0, 400), max_size=3))
+def test_what_passes_is_read_alike_by_all(running: Any, recorder: Any, sent: bytes, cuts: list[int]) -> None:
+    """Edge, replica and h11 agree on each request that was answered, however its bytes are cut into pieces."""
     sent += GOOD
     judged, faultless = read_by_h11(sent)
     recorder.forget()
-    found = running.talk(sent, closes=True, heads=heads(judged), patience=2.0 if faultless else 0.3)
+    pieces = [sent[start:end] for start, end in itertools.pairwise([0, *sorted(cuts), len(sent)])]
+    found = running.talk(
+        *filter(None, pieces), closes=True, heads=heads(judged), patience=2.0 if faultless else 0.3
+    )
     running.settle()
     seen = [(one.method, one.target.translate(ASCII), one.body.translate(ASCII)) for one in recorder.seen]
     assert recorder.faults == []

@@ -79,6 +79,14 @@ LENGTHS = {
     ),
     "two lengths": (post(b"Content-Length: 5", b"Content-Length: 6"), BAD),
     "two lengths alike": (post(b"Content-Length: 5", b"Content-Length: 5"), BAD),
+    "two lengths alike, HTTP/1.0": (
+        b"POST /p HTTP/1.0\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        BAD,
+    ),
+    "two lengths, HTTP/1.0": (
+        b"POST /p HTTP/1.0\r\nX: y\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        BAD,
+    ),
     "list of lengths": (post(b"Content-Length: 5, 5"), BAD),
     "list of different lengths": (post(b"Content-Length: 5, 6"), BAD),
     "empty length": (post(b"Content-Length:"), BAD),

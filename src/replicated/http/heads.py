@@ -152,7 +152,10 @@ class HeadReader:
         except ValueError as error:
             return Violation(400, str(error))
         named = dict(headers)
-        violation = check_fields(headers, named if b"host" in named else {**named, b"host": b"-"}, limits)
+        if b"host" in named:
+            violation = check_fields(headers, named, limits)
+        else:  # in both, or a line that is there twice would no longer show in their lengths
+            violation = check_fields([*headers, (b"host", b"-")], {**named, b"host": b"-"}, limits)
         if violation is not None:
             return violation
         connection = token_list(headers, b"connection")
