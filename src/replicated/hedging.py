@@ -7,21 +7,20 @@ Scale* (2013), 2: hedged requests; Finagle's ``MethodBuilder.idempotent`` and gR
 from __future__ import annotations
 
 import math
-from math import frexp
+from collections import deque
 
 from .clock import Clock, monotonic
 from .retries import RetryBudget
 
 __all__ = ["Hedging"]
 
-# A histogram of eight linear steps an octave, from a microsecond to four minutes: an error of an eighth.
-_LOWEST, _STEPS, _SLOTS = 20, 8, 29 * 8
-_WINDOW = 1024  # observations after which each has lost half its say
-_FIRST, _EVERY = 32, 256  # observations before the first look at it, and between two: each costs a hundred
+_LEAST = 32  # latencies below which a quantile says nothing
+_WINDOW = 512  # latencies remembered: of these, 25 lie beyond the usual quantile
+_EVERY = 0.1  # seconds between two looks at them, each of which sorts them all
 
 
 class Hedging:
-    """Says after how long a request is late, learnt from how long the others took.
+    """Says after how long a request is late, learnt from how long the last 512 took.
 
     Late is ``factor`` times the latency that the ``quantile`` of all stays below, over all replicas: one that
     is slow must not teach that slow is usual. Where everything is slow, nothing is late for long; and what
@@ -38,16 +37,16 @@ class Hedging:
         clock: Seconds, monotonic.
 
     Attributes:
-        delay: Seconds after which a request is late.
         deposit: Call it without arguments to count a request that may be hedged.
+        observe: Call it with the seconds that a request took which was answered.
 
     Raises:
         ValueError: An argument is out of its range.
         TypeError: An argument is not a number.
     """
 
-    __slots__ = ("_clock", "_counts", "_due", "_seen", "budget", "delay", "deposit", "factor", "least",
-                 "quantile")  # fmt: skip
+    __slots__ = ("_clock", "_delay", "_latencies", "_looked", "budget", "deposit", "factor", "least",
+                 "observe", "quantile")  # fmt: skip
 
     def __init__(
         self,
@@ -61,12 +60,8 @@ class Hedging:
         reserve: float = 10.0,
         clock: Clock = monotonic,
     ) -> None:
-        for name, value in (
-            ("quantile", quantile),
-            ("factor", factor),
-            ("least", least),
-            ("unknown", unknown),
-        ):
+        named = ("quantile", quantile), ("factor", factor), ("least", least), ("unknown", unknown)
+        for name, value in named:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} must be a number, not {value!r}")
         if not 0 < quantile < 1:
@@ -79,43 +74,26 @@ class Hedging:
         self.quantile = quantile
         self.factor = factor
         self.least = least
-        self.delay = max(least, unknown)
         self.budget = RetryBudget(ratio, per_second, reserve)
-        self.deposit = self.budget.deposit
         self._clock = clock
-        self._counts = [0] * _SLOTS
-        self._seen = 0
-        self._due = _FIRST
+        self._delay = max(least, unknown)
+        self._looked = -math.inf
+        self._latencies: deque[float] = deque(maxlen=_WINDOW)
+        # Both are called for every request, hence builtins; what they add up to is worked out now and then.
+        self.deposit = self.budget.deposit
+        self.observe = self._latencies.append
 
-    def observe(self, latency: float) -> None:
-        """Take in how many seconds a request took that was answered. O(1), amortised."""
-        if latency > 0:
-            mantissa, exponent = frexp(latency)
-            slot = (exponent + _LOWEST) * _STEPS + int(mantissa * 2 * _STEPS) - _STEPS
-            slot = 0 if slot < 0 else slot if slot < _SLOTS else _SLOTS - 1
-        else:
-            slot = 0
-        # No lock: what threads that meet here lose is one observation among many.
-        self._counts[slot] += 1
-        self._seen = seen = self._seen + 1
-        if seen >= self._due:
-            self._due = seen + min(seen, _EVERY)
-            self._estimate()
+    def delay(self, now: float | None = None) -> float:
+        """Return after how many seconds a request is late. O(1), but for ten times a second."""
+        now = self._clock() if now is None else now
+        if now - self._looked >= _EVERY:
+            self._looked = now
+            ordered = sorted(self._latencies)
+            if len(ordered) >= _LEAST:
+                usual = ordered[math.ceil(self.quantile * len(ordered)) - 1]
+                self._delay = max(self.least, self.factor * usual)
+        return self._delay
 
     def withdraw(self) -> bool:
         """Return whether one more request may be sent twice now, and count it when it may."""
         return self.budget.withdraw(self._clock())
-
-    def _estimate(self) -> None:
-        counts = self._counts
-        total = sum(counts)
-        left = total * (1 - self.quantile)
-        slot = _SLOTS
-        while slot and left >= 0:
-            slot -= 1
-            left -= counts[slot]
-        octave, step = divmod(slot, _STEPS)
-        upper = math.ldexp((_STEPS + step + 1) / (2 * _STEPS), octave - _LOWEST)
-        self.delay = max(self.least, self.factor * upper)
-        if total >= _WINDOW:
-            self._counts = [count >> 1 for count in counts]

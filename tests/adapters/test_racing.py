@@ -318,7 +318,7 @@ def test_latencies_are_learnt_of_what_may_be_hedged(scripted: Any, answers: Any)
             ends = Ends(a.replica("a"))
             for method, total in (("GET", 1), ("GET", 2), ("GET", 2), ("POST", 2)):
                 await ends.ask(method)
-                assert sum(ends.hedging._counts) == total
+                assert len(ends.hedging._latencies) == total
             await ends.over()
 
     run(main)

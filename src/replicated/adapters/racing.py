@@ -21,18 +21,26 @@ __all__ = ["Race", "Racing"]
 
 
 class Race:
-    """One request, whose first attempt may get company.
+    """One request, whose first attempt may get company. Made for every request, hence lean.
 
     Attributes:
         request: What is asked.
         headers: As they go to a replica.
         since: The tier's clock at the request's first attempt, of which this may be a later one.
-        began: The loop's time at which the first attempt did.
+        task: Runs the first attempt.
         last: The Forward to retry after, when all have failed.
+        due: What the delay is counted from, by the tier's clock.
+        running: Whether the first attempt is.
+        rival: The second attempt, and when it was joined.
+        lost: How the first attempt ended, where the rival was faster; and how often its task had been
+            cancelled before that.
     """
 
-    __slots__ = ("began", "due", "first", "headers", "joined", "last", "lost", "request", "rival", "running",
-                 "since", "task")  # fmt: skip
+    rival: asyncio.Task[Response] | None = None
+    joined = 0.0
+    running = True
+    lost: Outcome | None = None
+    cancelled = 0
 
     def __init__(
         self, request: Request, headers: Headers, since: float, forward: Forward, task: asyncio.Task[Any]
@@ -42,11 +50,7 @@ class Race:
         self.since = since
         self.first = self.last = forward
         self.task = task
-        self.began = self.due = task.get_loop().time()  # due: what the delay is counted from
-        self.joined = 0.0  # when the rival did
-        self.rival: asyncio.Task[Response] | None = None
-        self.running = True  # the first attempt is
-        self.lost: Outcome | None = None  # how the first attempt ended, where the rival was faster
+        self.due = forward.started
 
     def outcome(self, forward: Forward, error: BaseException) -> Outcome | None:
         """Return how an attempt ended that was stopped because the other one won; None for any other end."""
@@ -58,8 +62,9 @@ class Race:
         It is to blame where the very same request took the other less time than it had had before that one
         was asked: so an answer that takes long anywhere is held against nobody.
         """
-        if now - self.joined < self.joined - self.began:
-            return Outcome.failure("another replica answered long before", now - self.began)
+        began = self.first.started
+        if now - self.joined < self.joined - began:
+            return Outcome.failure("another replica answered long before", now - began)
         return Outcome.cancelled("another replica answered first")
 
 
@@ -98,11 +103,12 @@ class Racing:
         self.hedging.deposit()
         self.waiting[race] = None
         if self.timer is None:
-            self.timer = race.task.get_loop().call_at(race.due + self.hedging.delay, self.tick)
-        cancelling = race.task.cancelling()
+            self.sleep(race.task.get_loop(), self.hedging.delay(race.due))
         try:
             answer = await self.attempt(race.first, race.request, race.headers, race.since, race)
-            if race.rival is None or answer.status not in RETRIED:
+            if race.rival is None:
+                return answer
+            if answer.status not in RETRIED:
                 self.stop(race)
                 return answer
         except UpstreamError:
@@ -111,7 +117,7 @@ class Racing:
         except BaseException as error:
             ours = race.lost is not None and isinstance(error, asyncio.CancelledError)
             # The rival has won, unless somebody else wants this stopped as well: as asyncio.timeout tells it.
-            if ours and race.task.uncancel() <= cancelling and race.rival is not None:
+            if ours and race.task.uncancel() <= race.cancelled and race.rival is not None:
                 return race.rival.result()
             self.stop(race)
             raise
@@ -130,15 +136,19 @@ class Racing:
         waiting = self.waiting
         while waiting:
             race = next(iter(waiting))
-            loop = race.task.get_loop()
-            now, due = loop.time(), race.due + self.hedging.delay
-            if now < due:
-                self.timer = loop.call_at(due, self.tick)
+            now = self.tier.now()
+            wait = race.due + self.hedging.delay(now) - now
+            if wait > 0:
+                self.sleep(race.task.get_loop(), wait)
                 return
             del waiting[race]
             if not self.join(race, now):
                 race.due = now  # later there may be room in the budget
                 waiting[race] = None
+
+    def sleep(self, loop: asyncio.AbstractEventLoop, wait: float) -> None:
+        # Not below a millisecond, which is what uvloop rounds times to: it would wake up before the time.
+        self.timer = loop.call_later(max(wait, 0.001), self.tick)
 
     def join(self, race: Race, now: float) -> bool:
         """Send the request to a second replica, if there may be one."""
@@ -160,8 +170,9 @@ class Racing:
             return
         status = rival.result().status
         if status < 500 or status == 501:
-            race.lost = race.verdict(rival.get_loop().time())
+            race.lost = race.verdict(self.tier.now())
             race.running = False
+            race.cancelled = race.task.cancelling()
             race.task.cancel()
 
     def stop(self, race: Race) -> None:
