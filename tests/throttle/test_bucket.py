@@ -101,7 +101,10 @@ def test_model(keyed: bool, rate: float, burst: int, steps: list[tuple[str, int,
         wait = getattr(bucket, what)(*key, cost)
         assert (wait == 0.0) == (expected == 0)
         rounded = Fraction(math.ceil(expected * NS), NS)
-        assert rounded <= Fraction(wait) <= rounded * (1 + Fraction(1, 2**52))
+        # After weeks the clock's own floats are so coarse that a wait needs one more to reach the time.
+        coarse = math.ulp(clock.now + wait)
+        most = rounded * (1 + Fraction(1, 2**52)) + (Fraction(coarse) if coarse > 1e-10 else 0)
+        assert rounded <= Fraction(wait) <= most
 
 
 @given(rate=rates, burst=st.integers(1, 6), gaps=st.lists(st.integers(0, 10), max_size=80))
