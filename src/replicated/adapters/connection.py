@@ -194,13 +194,19 @@ class Connection(asyncio.Protocol):
                 raise self.error
             self.arm(timeout)  # only now: the reader's own time is not the replica's
             await self.wait()
-        piece = b"".join(self.buffer) if len(self.buffer) > 1 else self.buffer[0]
-        self.buffer.clear()
-        self.unread = 0
+        piece = self.take()
         if self.paused:
             self.paused = False
             if not self.closed:
                 self.transport.resume_reading()
+        return piece
+
+    def take(self) -> bytes:
+        """Return what is there of the body."""
+        buffer = self.buffer
+        piece = b"".join(buffer) if len(buffer) != 1 else buffer[0]
+        buffer.clear()
+        self.unread = 0
         return piece
 
     def abort(self, error: Exception | None = None) -> None:

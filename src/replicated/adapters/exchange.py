@@ -206,11 +206,14 @@ class Exchange:
                     if race is not None and status < 500:
                         self.hedging.observe(self.tier.now() - forward.started)
                     return self.streamed(forward, response)
-            self.room -= held
-            try:
-                body = await response.read_all(held or math.inf, within)
-            finally:
-                self.room += held
+            if held:
+                self.room -= held
+                try:
+                    body = await response.read_all(held, within)
+                finally:
+                    self.room += held
+            else:
+                body = await response.read_all()
         except BaseException as error:
             if response is not None:
                 response.close()
@@ -218,10 +221,10 @@ class Exchange:
             self.tier.finish(forward, outcome or blame(error))
             raise
         response.close()
-        outcome = self.outcome(response, forward)
-        self.tier.finish(forward, outcome)
-        if race is not None and outcome.latency is not None and outcome.ok:
-            self.hedging.observe(outcome.latency)
+        latency = max(0.0, self.tier.now() - forward.started)
+        self.tier.finish(forward, self.outcome(response, latency))
+        if race is not None and status < 500:
+            self.hedging.observe(latency)
         kept = forwarded_response(response.headers, status)
         if request.method != "HEAD" and status not in (204, 304) and not find(kept, b"content-length"):
             kept.append((b"content-length", b"%d" % len(body)))  # known by now, as it was not to the replica
@@ -245,12 +248,11 @@ class Exchange:
             most = int(length) if int(length) <= self.hold else 0
         return most if most <= self.room else 0
 
-    def outcome(self, response: UpstreamResponse, forward: Forward | None = None) -> Outcome:
+    def outcome(self, response: UpstreamResponse, latency: float | None = None) -> Outcome:
         """Say what an answer tells of the replica. A 4xx is the client's fault and a 501 an answer; any
         other 5xx is the replica's, unless it is a tier that says so of those behind it. A stream's length is
         not a latency: it has none.
         """
-        latency = None if forward is None else max(0.0, self.tier.now() - forward.started)
         status = response.status
         if status < 500 or status == 501:
             return Outcome.success(latency)

@@ -107,6 +107,8 @@ class UpstreamResponse:
             UpstreamError: As ``read``; or it is longer than ``most`` bytes, or not there ``within`` seconds.
         """
         connection = self._connection
+        if connection is not None and connection.complete and connection.unread <= most:
+            return connection.take()  # as for most responses: nothing to wait for
         until = math.inf
         if connection is not None and not connection.complete and within < math.inf:
             until = connection.loop.time() + within

@@ -72,21 +72,24 @@ def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudo
         pseudonym: What this tier calls itself in Via.
     """
     headers = request.headers
-    nominated = token_list(headers, b"connection")
     host = find(headers, b"host") or b""
     forwarded = [(b"host", host)]
-    forwarded += [line for line in headers if travels(line[0]) and line[0] not in nominated]
+    others: Headers = []  # few: most lines travel on, and are looked at once
+    for line in headers:
+        (forwarded if travels(line[0]) else others).append(line)
+    if nominated := token_list(others, b"connection"):
+        forwarded[1:] = [line for line in forwarded[1:] if line[0] not in nominated]
     if trusted:
-        chain = find_all(headers, b"x-forwarded-for")
+        chain = find_all(others, b"x-forwarded-for")
     else:
         chain = [client.address.encode("latin-1")] if client.address not in ("", request.peer) else []
     peer = (request.peer or client.address or "unknown").encode("latin-1")
-    forwarded += [
-        (b"x-forwarded-for", b", ".join([*chain, peer])),
+    forwarded += (
+        (b"x-forwarded-for", b", ".join([*chain, peer]) if chain else peer),
         (b"x-forwarded-proto", client.scheme.encode()),
         (b"x-forwarded-host", host if client.host is None else client.host),
-        (b"via", b", ".join([*find_all(headers, b"via"), b"1.1 " + pseudonym])),
-    ]
+        (b"via", b", ".join([*find_all(others, b"via"), b"1.1 " + pseudonym])),
+    )
     if request.body is not None:
         if find(forwarded, b"content-length") is None:
             forwarded.append((b"transfer-encoding", b"chunked"))
