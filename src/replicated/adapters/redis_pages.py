@@ -4,9 +4,13 @@ Decides what is asked of the server and what its answers are worth. It may not k
 what may be served: it hands over responses, and the cache asks its rules as if they were its own.
 
 Who stores a page says since when it knows it: the server's time when the fetch began. A change (a purge, an
-unsafe request) leaves the server's time of it behind, and a page that is older than a change of its URL or of
-one of its tags is none. So no fetch that began before a change brings back what it undid, in whichever member
+unsafe request) leaves the server's time of it behind, and what is older than a change of its URL or of one of
+its tags is not stored. So no fetch that began before a change brings back what it undid, in whichever member
 it runs. Only the server's clock is compared, and a page's age counts by it.
+
+A page names the generation of each of its tags, and is none where that is another one now. A purge begins a
+new one; so does a server that was short of memory and has let go of a generation: it forgets pages then, and
+never a purge.
 """
 
 from __future__ import annotations
@@ -30,10 +34,12 @@ __all__ = ["RedisPages", "RedisPagesStats"]
 MOST_WRITES = 100
 """Pages on their way to the server; what comes beyond is not sent, or a slow server would pile them up."""
 MOST_OWED = 10_000
-"""Changes that the server has not confirmed, and is told again when it answers."""
+"""Changes that the server has not confirmed, and is told again when it answers; any more it is not told."""
 MOST_TAGS = 64
 """Tags of a page that is sent there: each is looked up with it."""
 MOST_VARIANTS = 16
+OVERHEAD = 100 + 20 * MOST_TAGS
+"""Bytes that the server adds to a page."""
 WRITE = 1.0
 """Seconds that a write may take: nobody waits for it."""
 IN_FLIGHT = 600.0
@@ -52,28 +58,43 @@ return {ARGV[1], now, redis.call('GET', KEYS[2]), redis.call('HVALS', KEYS[1])}
 """
 )
 """A page: what was asked (an answer to another question is none), the time, its last change, its variants."""
-CHANGES = "return {ARGV[1], redis.call('MGET', unpack(KEYS))}"
-KEEP = """
-for i = 2, #KEYS do
-  if tonumber(redis.call('GET', KEYS[i]) or 0) >= tonumber(ARGV[2]) then return {ARGV[1], 0} end
+GENERATIONS = "return {ARGV[1], redis.call('MGET', unpack(KEYS))}"
+KEEP = (
+    NOW
+    + """
+local known, life = tonumber(ARGV[2]), tonumber(ARGV[8])
+if tonumber(redis.call('GET', KEYS[2]) or 0) >= known then return {ARGV[1], 0} end
+local tags = {}
+for i = 3, #KEYS do
+  local tag = redis.call('GET', KEYS[i])
+  if not tag then
+    tag = string.format('c%.0f', now)
+  elseif string.sub(tag, 1, 1) ~= 'c' and (tonumber(string.sub(tag, 2)) or known) >= known then
+    return {ARGV[1], 0}
+  end
+  tags[i - 2] = tag
 end
 local fits = redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('HLEN', KEYS[1]) < tonumber(ARGV[6])
 if fits then
   local there = redis.call('HGET', KEYS[1], ARGV[3])
-  if there and (tonumber(string.sub(there, 1, 16)) or 0) > tonumber(ARGV[2]) then return {ARGV[1], 0} end
+  if there and (tonumber(string.sub(there, 1, 16)) or 0) > known then return {ARGV[1], 0} end
   local size = #ARGV[4]
   for _, f in ipairs(redis.call('HKEYS', KEYS[1])) do size = size + redis.call('HSTRLEN', KEYS[1], f) end
   fits = size <= tonumber(ARGV[7])
 end
 if not fits then redis.call('DEL', KEYS[1]) end
-redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])
+for i, tag in ipairs(tags) do redis.call('SET', KEYS[i + 2], tag, 'PX', life) end
+local value = string.format('%016.0f', known) .. table.concat(tags, ',') .. '\\n' .. ARGV[4]
+redis.call('HSET', KEYS[1], ARGV[3], value)
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
 return {ARGV[1], 1}
 """
+)
+"""A generation begins with c, and the time, where a page created it, and with p where a purge did."""
 CHANGE = (
     NOW
     + """
-redis.call('SET', KEYS[1], string.format('%.0f', now), 'PX', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[3] .. string.format('%.0f', now), 'PX', ARGV[2])
 if KEYS[2] then redis.call('DEL', KEYS[2]) end
 return {ARGV[1], now}
 """
@@ -112,8 +133,8 @@ class RedisPages:
         prefix: What its keys begin with there. Members that share pages need the same one.
         deadline: Seconds that the server has to answer a look-up.
         retry_every: Seconds after a failure until it is asked again.
-        largest: Bytes of all variants of a page beyond which they are neither sent nor read.
-        longest: Seconds that the server keeps a page at most, and remembers a purged tag.
+        largest: Bytes of all variants of a page beyond which they are neither sent nor read, above 1,380.
+        longest: Seconds that the server keeps a page at most, and a tag that pages carry.
         clock: Seconds, the one of the cache.
 
     Raises:
@@ -135,8 +156,8 @@ class RedisPages:
         seconds_above_zero(longest=longest)
         if isinstance(largest, bool) or not isinstance(largest, int):
             raise TypeError(f"largest must be a number of bytes, not {largest!r}")
-        if largest < 1:
-            raise ValueError(f"largest must be bytes above zero, not {largest!r}")
+        if largest <= OVERHEAD:
+            raise ValueError(f"largest must be bytes above {OVERHEAD}, not {largest!r}")
         self.link = RedisLink(client, deadline=deadline, retry_every=retry_every, clock=clock)
         self.prefix = prefix
         self.largest = largest
@@ -172,20 +193,20 @@ class RedisPages:
         left = min(until - self.clock(), self.longest)
         if left <= 0:
             return
-        known = 0 if self.ahead is None else int(self.ahead + asked * 1e6)
-        value = b"%016d%b" % (known, pack(stored, asked))
         if (
             self.ahead is None  # no answer yet, and so no common time
             or not self.link.up
             or len(self.tasks) >= MOST_WRITES
             or name in self.tasks  # one at a time; the next member to fetch the page sends it
             or len(tags) > MOST_TAGS
-            or len(value) > self.largest
+            or len(page := pack(stored, asked)) > self.largest - OVERHEAD
         ):
             self.dropped += 1
             return
         field = hashlib.blake2b(repr(stored.vary).encode(), digest_size=12).digest()
-        arguments = [known, field, value, round(left * 1000) + 1, MOST_VARIANTS, self.largest]
+        lives = [round(seconds * 1000) for seconds in (left, self.longest)]
+        arguments = [int(self.ahead + asked * 1e6), field, page, lives[0] + 1, MOST_VARIANTS]
+        arguments += [self.largest - OVERHEAD, lives[1]]
         run = functools.partial(self._run, KEEP, [name, f"key {key}", *tags], arguments)
         self._behind(name, functools.partial(self.link.ask, run, WRITE))
 
@@ -224,36 +245,38 @@ class RedisPages:
         # It was that late there at some instant before this one: what is reckoned from it is never too late.
         self.ahead = now - self.clock() * 1e6
         self._settle()
-        found: list[tuple[int, Stored]] = []
+        found: list[tuple[Stored, dict[bytes, bytes]]] = []
         for value in sorted(values):
             try:
                 known = int(value[:16])
+                tagged, _, page = value[16:].partition(b"\n")
                 # Seconds ago by the server's clock, counted from before it was asked: never too few.
-                stored = unpack(value[16:], began - max(0.0, (now - known) / 1e6))
+                stored = unpack(page, began - (now - known) / 1e6)
+                tags = stored.tags
+                generations = dict(zip(tags, tagged.split(b",") if tags else (), strict=True))
+                if not instant(changed) < known <= now:
+                    raise ValueError("it is older than a change, or of tomorrow")
             except ValueError:  # whatever lies there, it is no page
                 self.link.failures += 1
                 continue
-            if known > instant(changed):
-                found.append((known, stored))
-        late = await self._changes(sorted({tag for _, stored in found for tag in stored.tags}))
-        if late is None or (key, False) in self.owed:
+            found.append((stored, generations))
+        there = await self._generations(sorted({tag for _, tags in found for tag in tags}))
+        if there is None or (key, False) in self.owed:
             return []
-        return [stored for known, stored in found if all(known > late[tag] for tag in stored.tags)]
+        return [stored for stored, tags in found if all(there[tag] == tags[tag] for tag in tags)]
 
-    async def _changes(self, tags: list[bytes]) -> dict[bytes, float] | None:
-        """Return when each of those tags was purged last, by the server's clock; None where it cannot say."""
+    async def _generations(self, tags: list[bytes]) -> dict[bytes, bytes | None] | None:
+        """Return the generation of each of those tags; None where the server cannot say."""
         if not tags:
             return {}
         if len(tags) > MOST_TAGS * MOST_VARIANTS:
             return None
         names = [tag.decode("latin-1") for tag in tags]
-        answer = await self._run(CHANGES, [f"tag {name}" for name in names], [])
+        answer = await self._run(GENERATIONS, [f"tag {name}" for name in names], [])
         if answer is None:
             return None
-        late = {}
-        for tag, name, stamp in zip(tags, names, answer[0], strict=True):
-            late[tag] = math.inf if (name, True) in self.owed else instant(stamp)
-        return late
+        told = zip(tags, names, answer[0], strict=True)
+        return {tag: None if (name, True) in self.owed else there for tag, name, there in told}
 
     def _settle(self) -> None:
         """Tell the server what changed, if it is worth asking and is not being told."""
@@ -265,7 +288,7 @@ class RedisPages:
             told, tag = owed = next(iter(self.owed))
             names = [f"tag {told}"] if tag else [f"key {told}", f"page {told}"]
             life = round((self.longest if tag else IN_FLIGHT) * 1000)
-            run = functools.partial(self._run, CHANGE, names, [life])
+            run = functools.partial(self._run, CHANGE, names, [life, "p" if tag else ""])
             if await self.link.ask(run, WRITE) is None:
                 return
             del self.owed[owed]
@@ -287,7 +310,7 @@ class RedisPages:
 
 
 def instant(stamp: bytes | None) -> float:
-    """Return when something changed last; for ever, where what lies there is no time."""
+    """Return when a page changed last; never ends, where what lies there is no time."""
     if stamp is None:
         return 0.0
     return float(stamp) if stamp.isdigit() else math.inf
