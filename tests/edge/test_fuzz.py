@@ -105,28 +105,34 @@ ASCII = bytes(range(128)) + b"~" * 128
 
 def read_by_h11(sent: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
     """Return the requests that h11 finds, and whether it found no fault with any."""
-    connection = h11.Connection(h11.SERVER)
-    connection.receive_data(sent.translate(ASCII))
+    rest = sent.translate(ASCII)
     found: list[tuple[bytes, bytes, bytes]] = []
     while True:
-        try:
-            event = connection.next_event()
-        except h11.RemoteProtocolError:
-            return found, False
-        match event:
-            case h11.Request():
-                request, body = event, b""
-            case h11.Data():
-                body += bytes(event.data)
-            case h11.EndOfMessage():
-                found.append((request.method, request.target, body))
-                connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
-                connection.send(h11.EndOfMessage())
-                if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
-                    return found, True
-                connection.start_next_cycle()
-            case _:
+        while rest.startswith(b"\r\n"):  # which h11 takes ill, and RFC 9112 (2.2) does not
+            rest = rest[2:]
+        connection = h11.Connection(h11.SERVER)
+        connection.receive_data(rest)
+        body, over = b"", False
+        while not over:
+            try:
+                event = connection.next_event()
+            except h11.RemoteProtocolError:
                 return found, False
+            match event:
+                case h11.Request():
+                    request = event
+                case h11.Data():
+                    body += bytes(event.data)
+                case h11.EndOfMessage():
+                    over = True
+                case _:
+                    return found, False
+        found.append((request.method, request.target, body))
+        rest = bytes(connection.trailing_data[0])
+        connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+        connection.send(h11.EndOfMessage())
+        if connection.our_state is not h11.DONE:
+            return found, True
 
 
 def heads(statuses: list[tuple[bytes, bytes, bytes]]) -> list[bool]:
@@ -136,14 +142,13 @@ def heads(statuses: list[tuple[bytes, bytes, bytes]]) -> list[bool]:
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sent=wires(), cuts=st.lists(st.integers(0, 400), max_size=3))
 def test_what_passes_is_read_alike_by_all(running: Any, recorder: Any, sent: bytes, cuts: list[int]) -> None:
-    """Edge, replica and h11 agree on each request that was answered, however its bytes are cut into pieces."""
+    """Edge, replica and h11 agree on each request that was answered, however its bytes are cut."""
     sent += GOOD
     judged, faultless = read_by_h11(sent)
     recorder.forget()
     pieces = [sent[start:end] for start, end in itertools.pairwise([0, *sorted(cuts), len(sent)])]
-    found = running.talk(
-        *filter(None, pieces), closes=True, heads=heads(judged), patience=2.0 if faultless else 0.3
-    )
+    patience = 2.0 if faultless else 0.3
+    found = running.talk(*filter(None, pieces), closes=True, heads=heads(judged), patience=patience)
     running.settle()
     seen = [(one.method, one.target.translate(ASCII), one.body.translate(ASCII)) for one in recorder.seen]
     assert recorder.faults == []
