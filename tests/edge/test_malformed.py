@@ -457,6 +457,7 @@ def test_a_refused_head_has_no_body(edge: Any) -> None:
         b"HEAD * HTTP/1.1\r\nHost: service\r\n\r\n",
         b"HEAD / HTTP/1.1\r\n\r\n",
         b"HEAD / HTTP/1.0\r\nHost: a b\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a\nX: b",
     ):
         found = edge.talk(sent, head=True)
         assert (found.statuses, found.rest, found.closed) == ([400], b"", True)

@@ -174,15 +174,16 @@ class FrontConnection(asyncio.Protocol):
             data = self.pending = data[2:]
             start = 0
         end = data.find(b"\r\n\r\n", start)
+        found: Head | Violation | None
         if end < 0:
-            return self.front.heads.not_yet(data)
-        self.pending = data[end + 4 :]
-        found = self.front.heads.read(data, end)
-        if isinstance(found, Violation):
-            if b" HTTP/1.0\r\n" in data[: end + 2]:
+            found = self.front.heads.not_yet(data)
+        else:
+            self.pending = data[end + 4 :]
+            found = self.front.heads.read(data, end)
+            if isinstance(found, Violation) and b" HTTP/1.0\r\n" in data[: end + 2]:
                 found = self.front.heads.read(data, end, self.host)  # which may do without a host
-            if isinstance(found, Violation) and data.startswith(b"HEAD "):
-                return replace(found, method="HEAD")
+        if isinstance(found, Violation) and data.startswith(b"HEAD "):
+            return replace(found, method="HEAD")
         return found
 
     @property
@@ -335,6 +336,7 @@ class FrontConnection(asyncio.Protocol):
         if self.handling or self.lingering:
             self.cut_off()  # a half-closed client that nobody writes to, or one that does not close
         elif self.pending:
-            self.offer(Violation(408, "the head of the request did not come in time"))
+            method = "HEAD" if self.pending.startswith(b"HEAD ") else ""
+            self.offer(Violation(408, "the head of the request did not come in time", method))
         else:
             self.close()
