@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
-
-import pytest
 
 from replicated import ReadinessTracker, Replica, RingHash, Tier
 from replicated.adapters.exchange import Exchange
 from replicated.adapters.session_pins import SessionPins
+from replicated.adapters.upstream import Upstream
 from replicated.affinity import cookie
 from replicated.balance import Homes
-from replicated.http.message import Headers, Request, Response
+from replicated.http.message import Request, Response
 from replicated.pins import Pins
 from replicated.testing import ManualClock
 
@@ -20,45 +23,68 @@ HOST = (b"host", b"example.com")
 
 
 class Service:
-    """An exchange whose replicas answer who they are; one that sees no cookie begins a session."""
+    """An exchange before replicas that answer who they are, and begin a session for who has none."""
 
     def __init__(self, tracker: ReadinessTracker, clock: ManualClock, *, session: str | None = "session"):
         self.tier = Tier(strategy=RingHash(None), readiness=tracker, clock=clock)
+        self.upstream = Upstream()
         pins = Pins(SECRET, wall=clock, ttl=100)
         self.exchange = Exchange(
             self.tier,
-            self,  # type: ignore[arg-type]
+            self.upstream,
             affinity=cookie("session"),
-            pins=SessionPins(pins, Homes(keep=100, clock=clock), session=session),
-            hedging=False,
+            pins=SessionPins(
+                Pins(SECRET, wall=clock, ttl=100), Homes(keep=100, clock=clock), session=session
+            ),
         )
-        self.timeouts = type("Timeouts", (), {"total": 100.0})()
-        self.begun = 0
-
-    async def send(
-        self, origin: Any, method: str, target: bytes, headers: Headers, *_: Any, **__: Any
-    ) -> Any:
-        return Answer(origin.host, dict(headers).get(b"cookie", b""), self)
-
-    def forget(self, origin: Any) -> None:
-        pass
 
 
-class Answer:
-    """What a replica says: its name, and a session for who has none."""
+def introducing(name: bytes, sessions: Iterator[int]) -> Any:
+    """Return the script of a replica of that name."""
 
-    def __init__(self, host: str, cookies: bytes, service: Service) -> None:
-        self.status, self.whole, self.body = 200, True, host.encode()
-        self.headers = [(b"content-length", b"%d" % len(self.body))]
-        if b"session=" not in cookies:
-            service.begun += 1
-            self.headers.append((b"set-cookie", b"session=s%d; Path=/" % service.begun))
+    async def play(peer: Any) -> None:
+        while request := await peer.request():
+            begin = b""
+            if b"session=" not in request:
+                begin = b"set-cookie: session=s%d; Path=/\r\n" % next(sessions)
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n" + begin + b"\r\n" + name)
 
-    async def read_all(self, most: float, within: float) -> bytes:
-        return self.body
+    return play
 
-    def close(self) -> None:
-        pass
+
+class World:
+    """Replicas, a tracker of those that are members, routers, and a clock."""
+
+    def __init__(self, replicas: dict[str, Replica]) -> None:
+        self.replicas = replicas
+        self.clock = ManualClock(1000.0)
+        self.tracker = ReadinessTracker(clock=self.clock)
+        self.services: list[Service] = []
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            self.tracker.add(self.replicas[name])
+
+    def service(self, **options: Any) -> Service:
+        service = Service(self.tracker, self.clock, **options)
+        self.services.append(service)
+        return service
+
+
+def run(scripted: Any, main: Callable[[World], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        sessions = itertools.count()
+        async with asyncio.timeout(30), contextlib.AsyncExitStack() as stack:
+            replicas = {}
+            for name in "abcd":
+                found = await stack.enter_async_context(scripted(introducing(name.encode(), sessions)))
+                replicas[name] = found.replica(name)
+            world = World(replicas)
+            await main(world)
+            for service in world.services:
+                await service.upstream.aclose()
+
+    asyncio.run(bounded())
 
 
 class Client:
@@ -80,98 +106,98 @@ class Client:
         return response.body.decode(), response
 
 
-def replica(name: str) -> Replica:
-    return Replica(name, f"http://{name}:80")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.mark.anyio
-async def test_a_scale_out_moves_no_session_and_takes_new_ones():
+def test_a_scale_out_moves_no_session_and_takes_new_ones(scripted: Any) -> None:
     """Old sessions stay, on any router; some need a cookie; new ones live on all replicas."""
-    clock = ManualClock(1000.0)
-    tracker = ReadinessTracker(replicas=[replica("a"), replica("b")], clock=clock)
-    here, there = Service(tracker, clock), Service(tracker, clock)
-    there.begun = 10_000
-    clients = [Client() for _ in range(60)]
-    for client in clients:
-        await client.ask(here)
-    homes = [(await client.ask(here))[0] for client in clients]
-    for client, home in zip(clients, homes, strict=True):
-        assert (await client.ask(there))[0] == home
-    assert not any(b"replicated-pin" in client.jar for client in clients)
 
-    tracker.add(replica("c"))
-    for turn in range(4):
-        clock.advance(60)
-        for number, (client, home) in enumerate(zip(clients, homes, strict=True)):
-            assert (await client.ask((here, there)[(number + turn) % 2]))[0] == home
-    pinned = [client for client in clients if b"replicated-pin" in client.jar]
-    assert 0 < len(pinned) < 40
+    async def main(world: World) -> None:
+        world.add("a", "b")
+        here, there = world.service(), world.service()
+        clients = [Client() for _ in range(40)]
+        for client in clients:
+            await client.ask(here)
+        homes = [(await client.ask(here))[0] for client in clients]
+        for client, home in zip(clients, homes, strict=True):
+            assert (await client.ask(there))[0] == home
+        assert not any(b"replicated-pin" in client.jar for client in clients)
 
-    tracker.add(replica("d"))
-    served = []
-    for router in (here, there) * 20:
-        client = Client()
-        await client.ask(router)
-        home, _ = await client.ask(router)
-        assert (await client.ask((here, there)[router is here]))[0] == home
-        served.append(home)
-    assert set(served) == {"a", "b", "c", "d"}
+        world.add("c")
+        for turn in range(3):
+            world.clock.advance(60)
+            for number, (client, home) in enumerate(zip(clients, homes, strict=True)):
+                assert (await client.ask((here, there)[(number + turn) % 2]))[0] == home
+        pinned = [client for client in clients if b"replicated-pin" in client.jar]
+        assert 0 < len(pinned) < 30
+
+        world.add("d")
+        served = []
+        for router in (here, there) * 20:
+            client = Client()
+            await client.ask(router)
+            home, _ = await client.ask(router)
+            assert (await client.ask((here, there)[router is here]))[0] == home
+            served.append(home)
+        assert set(served) == {"a", "b", "c", "d"}
+
+    run(scripted, main)
 
 
-@pytest.mark.anyio
-async def test_the_cookie():
+def test_the_cookie(scripted: Any) -> None:
     """It is for the whole site, for nobody's scripts, for TLS where there is TLS, and for no shared cache."""
-    clock = ManualClock(1000.0)
-    tracker = ReadinessTracker(replicas=[replica("a"), replica("b")], clock=clock)
-    service = Service(tracker, clock)
-    clients = [Client() for _ in range(40)]
-    for client in clients:
-        await client.ask(service)
-        await client.ask(service)
-    tracker.add(replica("c"))
-    for client in clients:
-        home, response = await client.ask(service, "https")
-        if b"replicated-pin" in client.jar:
-            break
-    line = next(line for field, line in response.headers if line.startswith(b"replicated-pin="))
-    assert line.partition(b"; ")[2] == b"Path=/; Max-Age=100; HttpOnly; SameSite=Lax; Secure"
-    assert (b"cache-control", b"private") in response.headers
-    _, response = await client.ask(service)
-    line = next(line for field, line in response.headers if line.startswith(b"replicated-pin="))
-    assert line.endswith(b"SameSite=Lax")
-    clock.advance(101)
-    client.jar[b"replicated-pin"] = b"forged"
-    assert (await client.ask(service))[0] == "c" != home
+
+    async def main(world: World) -> None:
+        world.add("a", "b")
+        service = world.service()
+        clients = [Client() for _ in range(40)]
+        for client in clients:
+            await client.ask(service)
+            await client.ask(service)
+        world.add("c")
+        for client in clients:
+            home, response = await client.ask(service, "https")
+            if b"replicated-pin" in client.jar:
+                break
+        line = next(line for _, line in response.headers if line.startswith(b"replicated-pin="))
+        assert line.partition(b"; ")[2] == b"Path=/; Max-Age=100; HttpOnly; SameSite=Lax; Secure"
+        assert (b"cache-control", b"private") in response.headers
+        _, response = await client.ask(service)
+        line = next(line for _, line in response.headers if line.startswith(b"replicated-pin="))
+        assert line.endswith(b"SameSite=Lax")
+        world.clock.advance(101)
+        client.jar[b"replicated-pin"] = b"forged"
+        assert (await client.ask(service))[0] == "c" != home
+
+    run(scripted, main)
 
 
-@pytest.mark.anyio
-async def test_a_drain_needs_no_cookie():
+def test_a_drain_needs_no_cookie(scripted: Any) -> None:
     """A session stays where it is while that drains, and goes elsewhere when that is out."""
-    clock = ManualClock(1000.0)
-    tracker = ReadinessTracker(replicas=[replica("a"), replica("b")], clock=clock)
-    service, client = Service(tracker, clock), Client()
-    await client.ask(service)
-    home, _ = await client.ask(service)
-    tracker.drain(home)
-    assert (await client.ask(service))[0] == home
-    assert client.jar.keys() == {b"session"}
-    tracker.maintain(home)
-    assert (await client.ask(service))[0] != home
 
-
-@pytest.mark.anyio
-async def test_sessions_told_by_something_else():
-    """Without the session's cookie all count as begun before, and the cookies of responses mean nothing."""
-    clock = ManualClock(1000.0)
-    tracker = ReadinessTracker(replicas=[replica("a")], clock=clock)
-    service = Service(tracker, clock, session=None)
-    tracker.add(replica("b"))
-    for _ in range(20):
-        client = Client()
+    async def main(world: World) -> None:
+        world.add("a", "b")
+        service, client = world.service(), Client()
         await client.ask(service)
-        assert (await client.ask(service))[0] in ("a", "b")
+        home, _ = await client.ask(service)
+        world.tracker.drain(home)
+        assert (await client.ask(service))[0] == home
+        assert client.jar.keys() == {b"session"}
+        world.tracker.maintain(home)
+        assert (await client.ask(service))[0] != home
+
+    run(scripted, main)
+
+
+def test_sessions_told_by_something_else(scripted: Any) -> None:
+    """Without the session's cookie all count as begun before, and stay where they then would have been."""
+
+    async def main(world: World) -> None:
+        world.add("a")
+        service, first = world.service(session=None), Client()
+        await first.ask(service)
+        await first.ask(service)
+        world.add("b")
+        for _ in range(20):
+            client = Client()
+            await client.ask(service)
+            assert (await client.ask(service))[0] == "a"
+
+    run(scripted, main)

@@ -121,3 +121,18 @@ def test_a_function_never_sees_an_empty_set():
     tier.readiness.replace(AB)
     with tier.lease() as lease:
         assert lease.replica == AB[0]
+
+
+def test_time_passes_for_who_leases():
+    """What time alone changes, such as the end of an ejection, has happened for a lease as for a decision."""
+    clock = ManualClock()
+    tracker = ReadinessTracker(outliers=OutlierDetector(1), replicas=AB[:1], clock=clock)
+    tier = Tier(readiness=tracker, clock=clock)
+    tracker.add(AB[1])
+    tracker.observe_outcome("a", Outcome.failure())
+    with tier.lease() as lease:
+        assert lease.replica.id == "b"
+    clock.advance(31)
+    assert "a" not in tracker.ready.by_id
+    with tier.lease():
+        assert "a" in tracker.ready.by_id
