@@ -393,6 +393,42 @@ def test_async(own_redis: Any) -> None:
     asyncio.run(run())
 
 
+def test_one_finds_out() -> None:
+    """Of many who come when the server may be asked again, one asks; all do once it has answered."""
+    clock = ManualClock()
+    asked: list[asyncio.Future[int]] = []
+
+    class Slow:
+        async def execute_command(self, *_: object) -> int:
+            asked.append(asyncio.get_running_loop().create_future())
+            return await asked[-1]
+
+    async def come(throttle: AsyncRedisThrottle, questions: int, error: Exception | None) -> None:
+        tasks = [asyncio.ensure_future(throttle.take("k")) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert len(asked) == questions
+        for future in asked:
+            if error is None:
+                future.set_result(0)
+            else:
+                future.set_exception(error)
+        assert await asyncio.gather(*tasks) == [0.0] * 5
+        asked.clear()
+
+    async def run() -> None:
+        throttle = AsyncRedisThrottle(Slow(), 1, 1, deadline=60, clock=clock)
+        await come(throttle, 5, OSError())
+        await come(throttle, 0, None)
+        clock.advance(1)
+        await come(throttle, 1, OSError())
+        clock.advance(1)
+        await come(throttle, 1, None)
+        await come(throttle, 5, None)
+        assert throttle.stats().failures == 6
+
+    asyncio.run(run())
+
+
 class Swallowing:
     """A client that takes a cancellation for a timeout."""
 

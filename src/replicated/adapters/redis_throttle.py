@@ -112,7 +112,13 @@ class _Shared:
         return self._name(key), limit.ticks(cost), what.encode()
 
     def _asks(self) -> bool:
-        return self._ask_again is None or self._clock() >= self._ask_again
+        if self._ask_again is None:
+            return True
+        now = self._clock()
+        if now < self._ask_again:
+            return False
+        self._ask_again = now + self._retry_every  # one finds out, and the others do not wait for that
+        return True
 
     def _failed(self) -> None:
         self._failures += 1
