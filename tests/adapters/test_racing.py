@@ -345,6 +345,35 @@ def test_a_client_that_leaves_stops_both(scripted: Any) -> None:
     run(main)
 
 
+def test_a_second_attempt_that_never_began(scripted: Any) -> None:
+    """Stopped in the very turn of the loop in which it was made, it is finished as well."""
+
+    async def main() -> None:
+        late, other = Late(), Late()
+        async with scripted(late) as a, scripted(other) as b:
+            ends = Ends(a.replica("late"), b.replica("other"))
+            racing = ends.exchange.racing
+            assert racing
+            join = racing.join
+
+            def and_leave(race: Any, now: float) -> bool:
+                joined = join(race, now)
+                asking.cancel()
+                race.rival.cancel()
+                return joined
+
+            racing.join = and_leave  # type: ignore[method-assign]
+            asking = asyncio.ensure_future(ends.ask())
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await ends.over()
+            assert sorted(ends.verdicts) == [("late", "cancelled"), ("other", "cancelled")]
+            assert not other.asked.is_set()
+            await a.quiet()
+
+    run(main)
+
+
 def test_a_timeout_of_the_caller_is_no_victory(scripted: Any, answers: Any) -> None:
     """Cancelled from outside in the instant in which the second one wins, the request is cancelled."""
 

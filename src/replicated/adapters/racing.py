@@ -31,13 +31,14 @@ class Race:
         last: The Forward to retry after, when all have failed.
         due: What the delay is counted from, by the tier's clock.
         running: Whether the first attempt is.
-        rival: The second attempt, and when it was joined.
+        rival: The second attempt; when it joined; and whether it has made its first step.
         lost: How the first attempt ended, where the rival was faster; and how often its task had been
             cancelled before that.
     """
 
     rival: asyncio.Task[Response] | None = None
     joined = 0.0
+    begun = False
     running = True
     lost: Outcome | None = None
     cancelled = 0
@@ -159,13 +160,19 @@ class Racing:
             return False
         race.last = decision
         race.joined = now
-        rival = self.attempt(decision, race.request, race.headers, race.since, race)
-        race.rival = race.task.get_loop().create_task(rival)
+        race.rival = race.task.get_loop().create_task(self.second(race, decision))
         race.rival.add_done_callback(lambda rival: self.arrived(race, rival))
         return True
 
+    async def second(self, race: Race, forward: Forward) -> Response:
+        race.begun = True
+        return await self.attempt(forward, race.request, race.headers, race.since, race)
+
     def arrived(self, race: Race, rival: asyncio.Task[Response]) -> None:
         """Stop the first attempt if the second one has an answer that is good."""
+        if rival.cancelled() and not race.begun:
+            # Stopped before its first step, so that nobody else can finish what was lent for it.
+            self.tier.finish(race.last, Outcome.cancelled("another replica answered first"))
         if rival.cancelled() or rival.exception() is not None or not race.running:
             return
         status = rival.result().status
