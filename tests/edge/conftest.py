@@ -427,6 +427,12 @@ def running(make_edge: Callable[..., Edge]) -> Edge:
     return edge
 
 
+@pytest.fixture(scope="session")
+def plain(make_edge: Callable[..., Edge]) -> Edge:
+    """An edge that believes who stands before it, and answers operators."""
+    return make_edge("--trust", "127.0.0.1", "--admin", ":0")
+
+
 def trickle(edge: Edge, head: bytes) -> bytes:
     """Send a head byte by byte; return what comes back until the end."""
     with edge.connect(0.25) as sock:

@@ -86,13 +86,12 @@ def test_purge(edge: Any) -> None:
     assert json.loads(ask(admin, b"PURGE", b"/big")[2]) == {"purged": 0}
 
 
-def test_what_is_not_there(edge: Any, make_edge: Any) -> None:
+def test_what_is_not_there(edge: Any, plain: Any) -> None:
     """Other paths and methods are refused, HEAD has no body, and without a cache nothing is purged."""
     admin = edge.other("admin at")
     assert ask(admin, b"GET", b"/")[0] == 404
     assert ask(admin, b"POST", b"/metrics", b"content-length: 0")[0] == 405
     assert ask(admin, b"HEAD", b"/metrics")[2] == b""
-    plain = make_edge("--admin", ":0")
     address = plain.other("admin at")
     assert address[0] == "127.0.0.1"
     assert ask(address, b"PURGE", b"/")[0] == 404

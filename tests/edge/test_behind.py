@@ -95,26 +95,20 @@ def judge(address: tuple[str, int], recorder: Any) -> None:
         assert seen.header(b"x-forwarded-proto") == [b"http"]
 
 
-@pytest.fixture(scope="module")
-def tier(make_edge: Any) -> Any:
-    """A tier that believes who stands before it."""
-    return make_edge("--trust", "127.0.0.1")
-
-
-def test_behind_nginx(start: Any, tier: Any, recorder: Any) -> None:
+def test_behind_nginx(start: Any, plain: Any, recorder: Any) -> None:
     """Behind nginx the client is the client, and targets and bodies are as they came."""
     [block] = blocks("nginx")
     here = [f"{name}_temp_path {name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
     around = "daemon off; worker_processes 1; pid nginx.pid; error_log stderr; events { }"
     around += f" http {{ access_log off; {' '.join(here)}\n{block} }}\n"
     command = ["nginx", "-e", "stderr", "-p", "{directory}", "-c", "{directory}/configuration"]
-    judge(start(command, around, tier.address), recorder)
+    judge(start(command, around, plain.address), recorder)
 
 
-def test_behind_haproxy(start: Any, tier: Any, recorder: Any) -> None:
+def test_behind_haproxy(start: Any, plain: Any, recorder: Any) -> None:
     """Behind HAProxy likewise."""
     command = ["haproxy", "-db", "-f", "{directory}/configuration"]
-    judge(start(command, blocks("HAProxy")[0], tier.address), recorder)
+    judge(start(command, blocks("HAProxy")[0], plain.address), recorder)
 
 
 def test_behind_haproxy_that_passes_bytes_on(start: Any, make_edge: Any, recorder: Any) -> None:
@@ -129,9 +123,9 @@ def test_behind_haproxy_that_passes_bytes_on(start: Any, make_edge: Any, recorde
     assert seen.header(b"x-forwarded-for") == [b"127.0.0.2"]
 
 
-def test_behind_varnish(start: Any, tier: Any, recorder: Any) -> None:
+def test_behind_varnish(start: Any, plain: Any, recorder: Any) -> None:
     """Behind Varnish likewise."""
     [block] = blocks("Varnish")
     command = ["varnishd", "-F", "-j", "none", "-n", "{directory}/varnish", "-s", "malloc,16m"]
     command += ["-a", "127.0.0.1:{port}", "-f", "{directory}/configuration"]
-    judge(start(command, block, tier.address), recorder)
+    judge(start(command, block, plain.address), recorder)

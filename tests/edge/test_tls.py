@@ -29,18 +29,19 @@ CLIENTS = trustme.CA()
 Pair = tuple[Path, Path]
 
 
+def written(directory: Path, stem: str, *names: str) -> Pair:
+    """Write a certificate for some names and its key, over what is there."""
+    made = AUTHORITY.issue_cert(*names)
+    cert, key = directory / f"{stem}.pem", directory / f"{stem}.key"
+    made.private_key_pem.write_to_path(str(key))
+    made.cert_chain_pems[0].write_to_path(str(cert))
+    return cert, key
+
+
 @pytest.fixture
 def issue(tmp_path: Path) -> Callable[..., Pair]:
-    """Write a certificate for some names and its key, over what is there."""
-
-    def issue(*names: str, to: str = "") -> Pair:
-        made = AUTHORITY.issue_cert(*names)
-        cert, key = (tmp_path / f"{to or names[0].replace('*', 'any')}.{kind}" for kind in ("pem", "key"))
-        made.private_key_pem.write_to_path(str(key))
-        made.cert_chain_pems[0].write_to_path(str(cert))
-        return cert, key
-
-    return issue
+    """Write a certificate for some names to a directory of this test."""
+    return lambda *names, to="": written(tmp_path, to or names[0], *names)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,16 @@ def ask(address: Any, context: ssl.SSLContext | None, *lines: bytes, name: str =
         return got
 
 
-def test_the_name_chooses(make_edge: Any, issue: Any, trust: ssl.SSLContext) -> None:
+@pytest.fixture(scope="module")
+def edge(make_edge: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An edge with three certificates, HSTS and a redirect."""
+    names = [("a.test",), ("b.test", "*.c.test"), ("x.c.test",)]
+    pairs = [written(tmp_path_factory.mktemp("certificates"), "it", *some) for some in names]
+    return make_edge(*flags(*pairs), "--hsts", "3600", "--redirect-from", "127.0.0.1:0")
+
+
+def test_the_name_chooses(edge: Any, trust: ssl.SSLContext) -> None:
     """A name written out goes before a wildcard, case is nothing, and strangers are shown the first."""
-    edge = make_edge(*flags(issue("a.test"), issue("b.test", "*.c.test"), issue("x.c.test")))
     assert handshake(edge.address, trust, "a.test") == {"a.test"}
     assert handshake(edge.address, trust, "B.test") == {"b.test", "*.c.test"}
     assert handshake(edge.address, trust, "y.c.test") == {"b.test", "*.c.test"}
@@ -92,9 +100,8 @@ def test_the_name_chooses(make_edge: Any, issue: Any, trust: ssl.SSLContext) -> 
         assert handshake(edge.address, careless, stranger) == {"a.test"}
 
 
-def test_versions_and_protocols(make_edge: Any, issue: Any, trust: ssl.SSLContext) -> None:
+def test_versions_and_protocols(edge: Any) -> None:
     """HTTP/1.1 is agreed on over TLS 1.2 and 1.3; nothing older is spoken, and plain HTTP gets no answer."""
-    edge = make_edge(*flags(issue("a.test")))
     for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
         context = ssl.create_default_context()
         AUTHORITY.configure_trust(context)
@@ -206,9 +213,8 @@ def test_client_certificates(make_edge: Any, issue: Any, tmp_path: Path) -> None
             assert ask(edge.address, client(wrong)) == b""
 
 
-def test_strict_transport_and_redirect(make_edge: Any, issue: Any, trust: ssl.SSLContext) -> None:
+def test_strict_transport_and_redirect(edge: Any, trust: ssl.SSLContext) -> None:
     """Over TLS clients are told to come back so; without it they are sent there, method and target kept."""
-    edge = make_edge(*flags(issue("a.test")), "--hsts", "3600", "--redirect-from", "127.0.0.1:0")
     assert b"\r\nstrict-transport-security: max-age=3600\r\n" in ask(edge.address, trust)
     plain = edge.other("redirects")
     answer = ask(plain, None)
