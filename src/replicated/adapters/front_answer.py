@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..http.message import Response
 
-__all__ = ["Answer", "Contradiction", "answer_of"]
+__all__ = ["Answer", "Contradiction", "answer_of", "plain"]
 
 STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode()
@@ -24,6 +24,7 @@ OURS = frozenset(
 )
 """Fields that a connection has an opinion on."""
 BODILESS = frozenset((101, 204, 304))
+USUAL = STATUS_LINES.keys() - BODILESS
 UNUSUAL = OURS - {b"content-length", b"date"}
 END = (b"", b"")
 COLON_JOIN = b": ".join
@@ -73,21 +74,6 @@ def answer_of(response: Response, method: str, minor: int, date: bytes, *, keep:
             raise Contradiction(f"status {status} is not an answer")
         first = b"HTTP/1.1 %d " % status
     headers = response.headers
-    named = dict(headers)
-    if (
-        keep
-        and minor
-        and isinstance(body, bytes)
-        and named.get(b"content-length") == b"%d" % len(body)
-        and len(named) == len(headers)
-        and UNUSUAL.isdisjoint(named)
-        and method != "HEAD"
-        and status not in BODILESS
-    ):
-        # What nearly all answers are: nothing is to be added or left out, but for the date.
-        lines = [first, *map(COLON_JOIN, headers), *(END if b"date" in named else (date, *END))]
-        head = joined(lines)
-        return Answer(head + body, False, False, len(body), True, status)
     lines = [first]
     length: int | None = None
     for line in headers:
@@ -131,6 +117,32 @@ def answer_of(response: Response, method: str, minor: int, date: bytes, *, keep:
     lines += END
     head = joined(lines)
     return Answer(head + whole if whole else head, stream, chunked, length, keep, status)
+
+
+def plain(response: Response, date: bytes) -> bytes | None:
+    """Return a response as it is sent where nothing about it is unusual, as of nearly all; None for others.
+
+    It has a body that is as long as it says, no field that a connection has an opinion on, and goes to a
+    client of HTTP/1.1 that asked for the body and keeps the connection.
+
+    Raises:
+        Contradiction: A line of it holds another.
+    """
+    status, headers, body = response.status, response.headers, response.body
+    named = dict(headers)
+    if (
+        not isinstance(body, bytes)
+        or status not in USUAL
+        or named.get(b"content-length") != b"%d" % len(body)
+        or len(named) != len(headers)
+        or not UNUSUAL.isdisjoint(named)
+    ):
+        return None
+    lines = [STATUS_LINES[status], *map(COLON_JOIN, headers)]
+    if b"date" not in named:
+        lines.append(date)
+    lines += END
+    return joined(lines) + body
 
 
 def joined(lines: list[bytes]) -> bytes:

@@ -218,8 +218,8 @@ class FrontConnection(asyncio.Protocol):
             if self.arriving is None or not self.arriving.paused:
                 self.transport.resume_reading()
 
-    async def next(self) -> Head | Violation | None:
-        """Wait for the next head, after a request has been answered; None for no more."""
+    def next(self) -> Head | Violation | None:
+        """Return the next head, after a request has been answered; None where it is to be waited for."""
         self.handling = False
         if self.arriving is not None:
             self.arriving.go_on()
@@ -234,14 +234,9 @@ class FrontConnection(asyncio.Protocol):
             self.deadline = self.front.after(limits.header_time)
         else:
             self.deadline = self.front.after(limits.keep_alive)
-        if self.ended or self.leaving:
-            return None
-        self.listen()
-        self.waiter = self.front.loop.create_future()
-        try:
-            return await self.waiter
-        finally:
-            self.waiter = None
+        if self.paused:
+            self.listen()
+        return None
 
     # -- the end ----------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from ..http.framing import Violation
 from ..http.heads import Head
 from ..http.message import Request, Response, nothing
 from .access_log import Access
-from .front_answer import Answer, Contradiction, answer_of
+from .front_answer import Answer, Contradiction, answer_of, plain
 from .front_body import Arriving, Refused
 from .gatekeeper import ClientGone
 
@@ -45,7 +45,12 @@ async def serve(connection: FrontConnection, found: Head | Violation | None) -> 
                 keep = await logged(connection, found)
             if not keep:
                 break
-            found = await connection.next()
+            found = connection.next()
+            if found is None and not connection.parting:
+                # In this frame, since each one more is passed through by every wake-up.
+                connection.waiter = front.loop.create_future()
+                found = await connection.waiter
+                connection.waiter = None
         connection.finish()
     except (ClientGone, UpstreamError, asyncio.CancelledError):
         connection.cut_off()
@@ -96,6 +101,19 @@ async def answer(connection: FrontConnection, head: Head, request: Request) -> b
     if fields.close or (not head.minor and not fields.keep_alive) or front.parting or connection.parting:
         keep = False
     arriving = connection.arriving
+    if keep and arriving is None and front.log is None and head.minor and head.method != "HEAD":
+        try:
+            sent = plain(response, front.date)
+        except Contradiction:
+            sent = None  # which is found out once more, and said
+        if sent is not None and response.close is nothing:
+            if connection.transport.is_closing():
+                raise ClientGone("the client went away")
+            connection.transport.write(sent)
+            connection.written += len(sent)
+            if connection.drained is not None:
+                await connection.drained
+            return True
     try:
         if arriving is not None and keep and isinstance(response.body, bytes):
             keep = not much_is_unread(arriving)

@@ -6,7 +6,7 @@ the rules are, ``replicated.http`` says.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from ..http.fields import find, problem
 from ..http.forwarding import is_loop
@@ -33,15 +33,24 @@ def gatekeeper(inner: Handler, limits: Limits | None, pseudonym: bytes) -> Handl
     Without limits only the last: behind a front that has judged all else.
     """
 
+    async def in_circles() -> Response:
+        return problem(508, "the request has passed here before")
+
+    def pass_on(request: Request) -> Awaitable[Response]:
+        # No coroutine of its own: every wake-up of a request would pass through it.
+        return in_circles() if is_loop(request.headers, pseudonym) else inner(request)
+
+    if limits is None:
+        return pass_on
+
     async def handle(request: Request) -> Response:
-        if limits is not None:
-            violation = check_request(request.method, request.target, request.headers, limits)
-            if violation is not None:
-                # What was announced as a body is not worth reading: the connection ends with the answer.
-                return problem(violation.status, violation.detail, [(b"connection", b"close")])
+        violation = check_request(request.method, request.target, request.headers, limits)
+        if violation is not None:
+            # What was announced as a body is not worth reading: the connection ends with the answer.
+            return problem(violation.status, violation.detail, [(b"connection", b"close")])
         if is_loop(request.headers, pseudonym):
-            return problem(508, "the request has passed here before")
-        if request.body is not None and limits is not None:
+            return await in_circles()
+        if request.body is not None:
             length = find(request.headers, b"content-length")
             request.body = BoundedBody(request.body, limits.body if length is None else int(length), length)
         try:
