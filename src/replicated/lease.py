@@ -159,8 +159,8 @@ class Lease:
             tier._conclude(self._replica, self._ending(error))
 
     def _exit_as_forward(self, error: BaseException | None) -> None:
-        forward = getattr(self, "_forward", None)
-        if forward in self._tier._open:  # else it was finished within the block
+        forward: Forward | None = getattr(self, "_forward", None)
+        if forward is not None and forward in self._tier._open:  # else it was finished within the block
             self._tier.finish(forward, self._ending(error))
 
     def _ending(self, error: BaseException | None) -> Outcome:

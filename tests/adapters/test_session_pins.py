@@ -33,9 +33,7 @@ class Service:
             self.tier,
             self.upstream,
             affinity=cookie("session"),
-            pins=SessionPins(
-                Pins(SECRET, wall=clock, ttl=100), Homes(keep=100, clock=clock), session=session
-            ),
+            pins=SessionPins(pins, Homes(keep=100, clock=clock), session=session),
         )
 
 

@@ -15,7 +15,10 @@ from ..replica import Replica
 from ..throttle.atomic import one_step
 from .strategy import untimed
 
-__all__ = ["InFlight", "Load", "listen"]
+__all__ = ["HEARS", "InFlight", "Load", "listen"]
+
+HEARS = ("started", "finished")
+"""What a strategy hears, as slots that `listen` fills."""
 
 
 class Load(Protocol):
@@ -46,7 +49,7 @@ def listen(owner: type, strategy: object, load: object) -> None:
     They fill the slots ``started`` and ``finished`` of ``owner``, the strategy's class. Were they assigned to
     the strategy, they would hide the methods by which a subclass listens itself.
     """
-    for name in ("started", "finished"):
+    for name in HEARS:
         owner.__dict__[name].__set__(strategy, getattr(load, name))
 
 

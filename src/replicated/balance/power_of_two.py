@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import floor
+from typing import TYPE_CHECKING
 
 from ..outcome import Outcome
 from ..replica import Replica
-from .load import InFlight, Load, listen
+from .load import HEARS, InFlight, Load, listen
 from .strategy import Key, faithful
 from .view import NOTHING, look
 
@@ -35,10 +36,15 @@ class PowerOfTwo:
         finished: Likewise.
     """
 
-    __slots__ = ("_of", "_random", "_view", "finished", "load", "started")
+    __slots__ = ("_of", "_random", "_view", "load", *HEARS)
 
-    started: Callable[[Replica], None]
-    finished: Callable[[Replica, Outcome], None]
+    if TYPE_CHECKING:  # slots in truth, see `listen`
+
+        def started(self, replica: Replica) -> None:
+            """Hear that a request goes to ``replica``."""
+
+        def finished(self, replica: Replica, outcome: Outcome) -> None:
+            """Hear how one ended."""
 
     def __init__(self, load: Load | None = None, *, rng: random.Random | None = None) -> None:
         self.load: Load = InFlight() if load is None else load

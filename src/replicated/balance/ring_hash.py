@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ..errors import EmptyRing
 from ..outcome import Outcome
@@ -19,7 +19,7 @@ from ..readiness.arguments import count
 from ..replica import Replica
 from ..ring import HashRing
 from .key_fraction import key_fraction
-from .load import InFlight, listen
+from .load import HEARS, InFlight, listen
 from .power_of_two import PowerOfTwo
 from .strategy import Key, Strategy
 
@@ -86,11 +86,16 @@ class RingHash:
         finished: Likewise.
     """
 
-    __slots__ = ("_lock", "_make_table", "_members", "_of", "_table", "_view", "bound", "fallback",
-                 "finished", "load", "slack", "started")  # fmt: skip
+    __slots__ = ("_lock", "_make_table", "_members", "_of", "_table", "_view", "bound",
+                 "fallback", "load", "slack", *HEARS)  # fmt: skip
 
-    started: Callable[[Replica], None]
-    finished: Callable[[Replica, Outcome], None]
+    if TYPE_CHECKING:  # slots in truth, see `listen`
+
+        def started(self, replica: Replica) -> None:
+            """Hear that a request goes to ``replica``."""
+
+        def finished(self, replica: Replica, outcome: Outcome) -> None:
+            """Hear how one ended."""
 
     def __init__(
         self,
