@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from replicated import Hedging, Replica, RoundRobin, Tier
+from replicated import Hedging, Replica, RetryBudget, RoundRobin, Tier
 from replicated.adapters.exchange import Exchange
 from replicated.adapters.upstream import Timeouts, Upstream
 from replicated.http.message import Request
@@ -247,18 +247,20 @@ def test_cancelled_in_a_tunnel(scripted: Any, late: bool) -> None:
     asyncio.run(main())
 
 
-def test_a_storm_of_cancellations(scripted: Any) -> None:
-    """After hundreds of requests cancelled at random points the pool serves as before."""
+@pytest.mark.parametrize("hedging", [False, True], ids=["alone", "in races"])
+def test_a_storm_of_cancellations(scripted: Any, hedging: bool) -> None:
+    """After hundreds of requests cancelled at random points the pool serves as before, five of five."""
 
     async def main() -> None:
 
         rng = random.Random(7)
         replicas = Replicas()
         replicas.answer = STREAM
-        async with asyncio.timeout(20), scripted(replicas.play) as replica:
-            tier = Tier([replica.replica()])
+        often = Hedging(unknown=1e-4, least=1e-4, ratio=1, reserve=1000)
+        async with asyncio.timeout(20), scripted(replicas.play) as a, scripted(replicas.play) as b:
+            tier = Tier([a.replica("a"), b.replica("b")], retries=RetryBudget(1, reserve=1000))
             upstream = Upstream(max_idle=10)
-            exchange = Exchange(tier, upstream)
+            exchange = Exchange(tier, upstream, hedging=hedging and often)
 
             async def one() -> None:
                 task = asyncio.ensure_future(as_a_front(exchange, Request("GET", b"/", [HOST])))
@@ -269,11 +271,14 @@ def test_a_storm_of_cancellations(scripted: Any) -> None:
 
             for _ in range(8):
                 await asyncio.gather(*(one() for _ in range(20)))
+            await asyncio.sleep(0.001)
             assert tier.in_flight == 0
+            assert sum(pool.busy for pool in upstream.pools.values()) == 0
             for _ in range(5):
                 await as_a_front(exchange, Request("GET", b"/", [HOST]))
             await upstream.aclose()
-            await replica.quiet()
+            await a.quiet()
+            await b.quiet()
 
     asyncio.run(main())
 

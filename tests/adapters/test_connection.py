@@ -477,3 +477,28 @@ def test_a_closed_connection_stays_closed() -> None:
             await connection.head()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_tunnel_whose_client_is_done(half: bool) -> None:
+    """The replica is told so where one direction can be closed alone, as TLS cannot; else the tunnel ends."""
+
+    async def said() -> Any:
+        yield b"bye"
+
+    async def main() -> None:
+        connection = Connection()
+        wire = Wire(connection)
+        ends = []
+        wire.can_write_eof = lambda: half  # type: ignore[attr-defined]
+        wire.write_eof = lambda: ends.append("eof")  # type: ignore[attr-defined]
+        connection.send("GET", b"/", [(b"host", b"x")], 60.0, may_switch=True)
+        connection.data_received(b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        await connection.head()
+        await connection.upload(said(), chunked=False)
+        assert wire.sent.endswith(b"bye")
+        assert ends == (["eof"] if half else [])
+        assert wire.aborted is not half
+        connection.abort()
+
+    asyncio.run(main())

@@ -345,6 +345,29 @@ def test_a_client_that_leaves_stops_both(scripted: Any) -> None:
     run(main)
 
 
+def test_a_client_that_leaves_after_the_first_has_failed(scripted: Any) -> None:
+    """Cancelled while only the second attempt is left, that one is stopped as well."""
+
+    async def main() -> None:
+        first, second = Late(BUSY), Late()
+        async with scripted(first) as a, scripted(second) as b:
+            ends = Ends(a.replica("first"), b.replica("second"))
+            asking = asyncio.ensure_future(ends.ask())
+            await second.asked.wait()
+            first.go.set()
+            while not ends.verdicts:
+                await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await asyncio.sleep(0)
+            assert ends.verdicts == [("first", "failed"), ("second", "cancelled")]
+            await ends.over()
+            await b.quiet()
+
+    run(main)
+
+
 def test_a_second_attempt_that_never_began(scripted: Any) -> None:
     """Stopped in the very turn of the loop in which it was made, it is finished as well."""
 
