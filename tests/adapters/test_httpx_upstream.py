@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import importlib
+import itertools
 import pickle
 import random
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import anyio
@@ -725,6 +726,73 @@ def test_cancelled_anywhere(http: Any, scripted: Any) -> None:
                 seen.update(verdict for _, verdict in verdicts(tier))
                 await replica.quiet()
         assert seen >= {Verdict.CANCELLED}
+
+    run(main)
+
+
+class ThrownAt:
+    """Runs a coroutine, and throws CancelledError into it as its n-th suspension ends: what it awaited has
+    come, and is lost unless someone takes care of it.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int) -> None:
+        self.coroutine = coroutine
+        self.at = at
+        self.hit = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        count, error = 0, None
+        while True:
+            try:
+                awaited = self.coroutine.send(None) if error is None else self.coroutine.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            count, error = count + 1, None
+            try:
+                yield awaited
+            except BaseException as thrown:
+                error = thrown
+            else:
+                if count == self.at:
+                    self.hit, error = True, asyncio.CancelledError()
+
+
+@pytest.mark.parametrize("body", [None, b"small", [b"x" * 10_000, b"y" * 10_000]])
+def test_cancelled_at_every_suspension(scripted: Any, body: Any) -> None:
+    """Cancelled as any of its suspensions ends, a request leaves no Forward, no place and no connection."""
+    import httpx
+
+    async def play(peer: Any) -> None:
+        while await peer.request():
+            await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\na\r\n")
+            await peer.send(b"1\r\nb\r\n", b"0\r\n\r\n")
+
+    async def main() -> None:
+        hits = 0
+        async with scripted(play) as replica:
+            for at, warm in itertools.product(range(1, 40), (False, True)):
+                tier = tier_of(replica.url)
+                async with client_of(httpx, tier, max_connections=1) as client:
+                    if warm:
+                        await client.get("/")
+                    content = pieces(*body) if isinstance(body, list) else body
+                    harness = ThrownAt(client.post("/", content=content), at)
+
+                    async def task(harness: ThrownAt = harness) -> None:
+                        await harness
+
+                    [ended] = await asyncio.gather(asyncio.ensure_future(task()), return_exceptions=True)
+                    assert ended is None or isinstance(ended, asyncio.CancelledError)
+                    assert tier.in_flight == 0
+                    assert (await client.get("/", timeout=2)).text == "ab"
+                    hits += harness.hit
+                verdicts(tier)
+                await replica.quiet()
+                if warm and not harness.hit:
+                    break
+            else:
+                raise AssertionError("more suspensions than were looked at")
+        assert hits > 2
 
     run(main)
 
