@@ -99,7 +99,7 @@ def test_what_is_no_rate(text: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"replicas": ()}, "at least one upstream"),
+        ({"replicas": ()}, "a tier needs upstreams, or else a source of members"),
         ({"strategy": "best"}, "strategy must be one of"),
         ({"strategy": "ring-hash"}, "needs an affinity"),
         ({"affinity": "path"}, "needs the strategy ring-hash"),
