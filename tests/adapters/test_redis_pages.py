@@ -473,6 +473,36 @@ def test_a_dead_server_is_no_error(own_redis: Any) -> None:
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
+def test_what_changes_while_it_is_told_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that comes while the server is told of the one before is told too; beyond a bound none is."""
+
+    class Slow:
+        def __init__(self) -> None:
+            self.told: list[bytes] = []
+            self.open = asyncio.Event()
+
+        async def eval(self, script: str, count: int, *arguments: Any) -> Any:
+            self.told.append(arguments[0])
+            await self.open.wait()
+            return [b"%d" % arguments[count], 1]
+
+    async def story() -> None:
+        client = Slow()
+        level = RedisPages(client)
+        level.change("a")
+        while not client.told:
+            await asyncio.sleep(0)
+        level.change("a")
+        monkeypatch.setattr("replicated.adapters.redis_pages.MOST_OWED", 2)
+        level.change(b"b")
+        level.change("c")
+        client.open.set()
+        assert await level.confirmed()
+        assert client.told == [b"pages:key a", b"pages:key a", b"pages:tag b"]
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
 def test_a_cancelled_look_up_frees_those_who_wait() -> None:
     """Where the request that looks is cancelled, another looks in its place and gets the page."""
 

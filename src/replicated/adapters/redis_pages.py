@@ -166,7 +166,7 @@ class RedisPages:
         self.ahead: float | None = None  # microseconds of the server's clock at instant 0 of ours, or less
         self.questions = itertools.count()
         self.tasks: dict[str, asyncio.Task[object]] = {}
-        self.owed: dict[tuple[str, bool], None] = {}  # names, and whether each is a tag
+        self.owed: dict[tuple[str, bool], object] = {}  # names, and whether each is a tag
         self.hits = self.misses = self.dropped = 0
 
     async def find(self, key: str) -> list[Stored]:
@@ -215,7 +215,7 @@ class RedisPages:
         tag = isinstance(name, bytes)
         told = name.decode("latin-1") if isinstance(name, bytes) else name
         if len(self.owed) < MOST_OWED:
-            self.owed[told, tag] = None
+            self.owed[told, tag] = object()  # another one than that of which the server is just being told
         self._settle()
 
     async def confirmed(self) -> bool:
@@ -285,13 +285,15 @@ class RedisPages:
 
     async def _pay(self) -> None:
         while self.owed:
-            told, tag = owed = next(iter(self.owed))
+            owed, change = next(iter(self.owed.items()))
+            told, tag = owed
             names = [f"tag {told}"] if tag else [f"key {told}", f"page {told}"]
             life = round((self.longest if tag else IN_FLIGHT) * 1000)
             run = functools.partial(self._run, CHANGE, names, [life, "p" if tag else ""])
             if await self.link.ask(run, WRITE) is None:
                 return
-            del self.owed[owed]
+            if self.owed[owed] is change:
+                del self.owed[owed]
 
     def _behind(self, name: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         task = self.tasks[name] = asyncio.ensure_future(work())
