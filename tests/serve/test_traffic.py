@@ -13,7 +13,10 @@ from replicated import Replica, RoundRobin, Tier
 from replicated.adapters.strict_transport import redirect_to_https, strict_transport
 from replicated.http.message import Request, Response
 from replicated.outcome import Outcome
+from replicated.serve.admin import Admin
 from replicated.serve.exposition import Family, exposition
+from replicated.serve.options import ServeOptions
+from replicated.serve.service import Service
 from replicated.serve.traffic import Traffic
 from replicated.testing import ManualClock
 
@@ -62,6 +65,13 @@ def test_a_replica_that_left_is_forgotten_when_its_last_request_ends() -> None:
     counted(traffic, tier)
     assert set(traffic.in_flight) <= {"c"}
     assert not traffic.attempts
+
+
+def test_an_operator_is_told_of_a_tier_that_counts() -> None:
+    """A tier that counts nothing has nothing to tell."""
+    service = Service(ServeOptions((Replica("a", "http://a.test"),)))
+    with pytest.raises(ValueError, match="counted"):
+        Admin(service, lambda: 0)
 
 
 def test_answers_are_counted_by_their_time() -> None:

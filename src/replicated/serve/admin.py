@@ -30,10 +30,16 @@ class Admin:
     Args:
         service: The tier that is asked about; it counts its traffic.
         connections: How many clients are connected to it.
+
+    Raises:
+        ValueError: The tier does not count its traffic.
     """
 
     def __init__(self, service: Service, connections: Callable[[], int]) -> None:
+        if service.traffic is None:
+            raise ValueError("service must count its traffic: Service(options, counted=True)")
         self.service = service
+        self.traffic = service.traffic
         self.connections = connections
         self.purging = None if service.cache is None else Purging(service.cache, allowed=ANYBODY)
 
@@ -62,7 +68,7 @@ class Admin:
 
     def replicas(self) -> list[dict[str, Any]]:
         """Return of each replica what it is and why."""
-        tier, traffic = self.service.tier, self.service.traffic
+        tier = self.service.tier
         told = []
         for replica in tier.replicas:
             why = tier.readiness.explain(replica)
@@ -74,7 +80,7 @@ class Admin:
                     "zone": replica.zone,
                     "state": why.state,
                     "serves": why.serves,
-                    "in_flight": 0 if traffic is None else traffic.in_flight[replica.id],
+                    "in_flight": self.traffic.in_flight[replica.id],
                     "why": str(why),
                 }
             )
@@ -86,8 +92,7 @@ class Admin:
         tier = service.tier
         ready = tier.readiness.ready
         yield Family("replicated_connections", "gauge", "Clients connected.", [({}, self.connections())])
-        if service.traffic is not None:
-            yield from service.traffic.families(tier.replicas)
+        yield from self.traffic.families(tier.replicas)
         yield Family(
             "replicated_replica_serves",
             "gauge",
