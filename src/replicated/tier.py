@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .balance import PowerOfTwo, Strategy, as_strategy
 from .balance.strategy import is_faithful, is_untimed
@@ -66,10 +66,10 @@ class Tier:
     ) -> None:
         if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
             raise ValueError(f"max_attempts must be an integer of at least 1, not {max_attempts!r}")
-        self.strategy: Strategy = PowerOfTwo() if strategy is None else as_strategy(strategy)
+        self.strategy: Final[Strategy] = PowerOfTwo() if strategy is None else as_strategy(strategy)
         self.readiness = ReadinessTracker(clock=clock) if readiness is None else readiness
         self.throttle = throttle
-        self.cache = cache
+        self.cache: Final = cache
         self.retries = RetryBudget() if retries is None else retries
         self.max_attempts = max_attempts
         self._clock = clock
