@@ -229,6 +229,22 @@ def test_strict_transport_and_redirect(edge: Any, trust: ssl.SSLContext) -> None
         assert sock.recv(65536).startswith(b"HTTP/1.1 400")
 
 
+def test_a_balancer_says_for_whom_before_the_handshake(
+    make_edge: Any, issue: Any, trust: ssl.SSLContext, recorder: Any
+) -> None:
+    """The PROXY protocol stands before TLS, and the client that it names is the one that replicas hear of."""
+    edge = make_edge(*flags(issue("a.test")), "--trust", "127.0.0.1", "--proxy-protocol")
+    recorder.forget()
+    with socket.create_connection(edge.address, 5) as sock:
+        sock.sendall(b"PROXY TCP4 192.0.2.7 127.0.0.1 4000 443\r\n")
+        with trust.wrap_socket(sock, server_hostname="a.test") as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    [seen] = recorder.seen
+    assert seen.header(b"x-forwarded-for") == [b"192.0.2.7"]
+    assert seen.header(b"x-forwarded-proto") == [b"https"]
+
+
 def test_a_handshake_that_does_not_end(issue: Any) -> None:
     """A client that begins a handshake and says no more is let go."""
     shelf = CertificateShelf([issue("a.test")])
