@@ -67,11 +67,11 @@ def test_what_is_usual_is_looked_up_now_and_then() -> None:
 
 
 def test_the_budget() -> None:
-    """One in twenty by default, one a second, and ten saved up."""
+    """One in fifty by default, one a second, and ten saved up."""
     clock = ManualClock()
     hedging = Hedging(clock=clock)
     assert [hedging.withdraw() for _ in range(11)] == [True] * 10 + [False]
-    for _ in range(21):
+    for _ in range(51):
         hedging.deposit()
     assert [hedging.withdraw() for _ in range(2)] == [True, False]
     clock.advance(1.01)

@@ -55,7 +55,7 @@ class Hedging:
         factor: float = 3.0,
         least: float = 0.02,
         unknown: float = 1.0,
-        ratio: float = 0.05,
+        ratio: float = 0.02,
         per_second: float = 1.0,
         reserve: float = 10.0,
         clock: Clock = monotonic,
