@@ -178,6 +178,7 @@ class Recorder:
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.seen: list[Seen] = []
         self.faults: list[str] = []
+        self.says = b""  # in answer to /says
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self) -> None:
@@ -196,7 +197,7 @@ class Recorder:
                     request = stream.request()
                     if request.target != SENTINEL:
                         self.seen.append(request)
-                    hostile = HOSTILE.get(request.target)
+                    hostile = [self.says] if request.target == b"/says" else HOSTILE.get(request.target)
                     if hostile is not None:
                         for piece in hostile:
                             sock.sendall(piece)
