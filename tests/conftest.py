@@ -1,4 +1,4 @@
-"""A real Valkey or Redis, for whoever needs one."""
+"""What all tests share: no limit of time on examples, and a real Valkey or Redis for whoever needs one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("untimed", settings(deadline=None))
+settings.load_profile("untimed")
 
 
 class RedisServer:

@@ -210,7 +210,7 @@ ASKED = ["cache-control", "if-none-match", "if-modified-since", "if-range", "ran
     st.lists(st.tuples(st.sampled_from(SAID), VALUE)),
     st.lists(st.tuples(st.sampled_from(ASKED), VALUE), max_size=3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_malformed_fields_are_no_error(said: list[tuple[str, str]], asked: list[tuple[str, str]]) -> None:
     """Whatever stands in the fields that caches read, on either side, each request gets its answer."""
     headers = [(name.encode(), value.encode("latin-1")) for name, value in said]

@@ -83,7 +83,7 @@ def steps(least: float, *calls: str) -> st.SearchStrategy[list[tuple[str, int, f
     # The server keeps no key for a bucket that a refund has filled, so a clock set back then finds another.
     steps=steps(0, "take", "take", "peek", "refund") | steps(-0.5, "take", "peek"),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_one_arithmetic(client: Any, rate: float, burst: int, steps: list[tuple[Any, int, float]]) -> None:
     """At the same times, a clock set back among them, the script answers as the local bucket does."""
     client.flushall()
@@ -159,7 +159,7 @@ def test_a_long_life_is_not_believed(client: Any) -> None:
         max_size=25,
     ),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_limits_that_change(client: Any, limits: Any, steps: list[tuple[int, Any, float]]) -> None:
     """Whoever asks by which limit in turn, what is left is carried over in units, and never grows by that."""
     client.flushall()

@@ -36,7 +36,7 @@ def test_a_key_has_its_owner(make_table):
         assert strategy.pick(ready, key.encode()).id == table.owner(key)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sets(st.integers(0, 7), max_size=7))
 def test_only_the_keys_of_the_lost_move(lost):
     """Keys of replicas that can serve stay; the others go to the next of their own order; all come back."""
@@ -126,7 +126,7 @@ class BoundMachine(RuleBasedStateMachine):
 
 
 TestBound = BoundMachine.TestCase
-TestBound.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestBound.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 def test_a_hot_key_overflows_along_its_order_and_comes_home():

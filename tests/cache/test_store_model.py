@@ -175,4 +175,4 @@ class SieveMachine(StoreMachine):
 
 TestLru = StoreMachine.TestCase
 TestSieve = SieveMachine.TestCase
-TestLru.settings = TestSieve.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLru.settings = TestSieve.settings = settings(max_examples=40, stateful_step_count=40)

@@ -139,7 +139,7 @@ def heads(statuses: list[tuple[bytes, bytes, bytes]]) -> list[bool]:
     return [method == b"HEAD" for method, _, _ in statuses]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sent=wires(), cuts=st.lists(st.integers(0, 400), max_size=3))
 def test_what_passes_is_read_alike_by_all(running: Any, recorder: Any, sent: bytes, cuts: list[int]) -> None:
     """Edge, replica and h11 agree on each request that was answered, however its bytes are cut."""

@@ -143,7 +143,7 @@ class Changes(RuleBasedStateMachine):
                 assert self.ring.owner(key) == built.owner(key) == order[0]
 
 
-Changes.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+Changes.TestCase.settings = settings(max_examples=15, stateful_step_count=25)
 TestChanges = Changes.TestCase
 
 

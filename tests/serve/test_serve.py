@@ -189,7 +189,7 @@ def test_a_second_signal_stops_at_once(serve, backends) -> None:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ([], "--upstream"),
+        ([], "needs upstreams"),
         (["--upstream", "nonsense"], "url must be http://host:port"),
         (["--upstream", "http://x", "--upstream", "http://x"], "two upstreams"),
         (["--upstream", "http://x", "--strategy", "best"], "--strategy"),
