@@ -15,9 +15,9 @@ from asyncio import current_task
 from typing import assert_never
 
 from ..affinity import Affinity, Facts
-from ..errors import UpstreamError, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
+from ..errors import UpstreamError, UpstreamUnreachable
 from ..hedging import Hedging
-from ..http.fields import find, problem, retry_after
+from ..http.fields import find
 from ..http.forwarding import forwarded_request, forwarded_response, wants_tunnel
 from ..http.identity import Client, Identity
 from ..http.message import RETRIED, Headers, Request, Response
@@ -26,6 +26,7 @@ from ..outcome import Outcome
 from ..readiness import ReadySet
 from ..tier import Forward, Hit, Refuse, Tier, Unavailable
 from .admission import too_many
+from .failures import blame, failed, judge, unavailable
 from .racing import Race, Racing
 from .session_pins import SessionPins, Stay
 from .upstream import Origin, Upstream, UpstreamResponse
@@ -126,7 +127,7 @@ class Exchange:
                 case Forward():
                     pass
                 case Unavailable():
-                    answer = answer or self.unavailable(decision)
+                    answer = answer or unavailable(decision, self.pseudonym)
                     break
                 case Refuse():
                     return too_many(decision.retry_after)
@@ -152,7 +153,7 @@ class Exchange:
                 unseen = isinstance(error, UpstreamUnreachable)
                 again = unseen or request.replayable
                 unreached = unreached or unseen
-                answer = self.failed(error, harmless=unreached and again)
+                answer = failed(error, self.pseudonym, harmless=unreached and again)
             else:
                 if self.pins is not None:
                     answer.headers += self.pins.fields(
@@ -222,19 +223,21 @@ class Exchange:
             raise
         response.close()
         latency = max(0.0, self.tier.now() - forward.started)
-        self.tier.finish(forward, self.outcome(response, latency))
+        self.tier.finish(forward, judge(status, response.headers, latency))
         if race is not None and status < 500:
             self.hedging.observe(latency)
         kept = forwarded_response(response.headers, status)
         if request.method != "HEAD" and status not in (204, 304) and not find(kept, b"content-length"):
             kept.append((b"content-length", b"%d" % len(body)))  # known by now, as it was not to the replica
-        return Response(status, kept, body)
+        return Response(status, kept, body, served_by=forward.replica.id)
 
     def streamed(self, forward: Forward, response: UpstreamResponse) -> Response:
         """Return a response that passes on as it comes."""
         streaming = Streaming(self, forward, response)
         headers = forwarded_response(response.headers, response.status)
-        return Response(response.status, headers, streaming, streaming.aclose)
+        return Response(
+            response.status, headers, streaming, streaming.aclose, served_by=forward.replica.id
+        )
 
     def holds(self, request: Request, response: UpstreamResponse) -> int:
         """Return how many bytes of a response are waited for; 0 when it passes on as it comes."""
@@ -248,18 +251,6 @@ class Exchange:
             most = int(length) if int(length) <= self.hold else 0
         return most if most <= self.room else 0
 
-    def outcome(self, response: UpstreamResponse, latency: float | None = None) -> Outcome:
-        """Say what an answer tells of the replica. A 4xx is the client's fault and a 501 an answer; any
-        other 5xx is the replica's, unless it is a tier that says so of those behind it. A stream's length is
-        not a latency: it has none.
-        """
-        status = response.status
-        if status < 500 or status == 501:
-            return Outcome.success(latency)
-        if find(response.headers, b"proxy-status") is not None:
-            return Outcome.cancelled(f"status {status} of somebody behind it")
-        return Outcome.failure(f"status {status}", latency)
-
     def sends_on(self, answer: Response, request: Request) -> bool:
         """Return whether an answer of 502, 503 or 504 is to be asked of another replica.
 
@@ -272,37 +263,10 @@ class Exchange:
         answer.headers.append(proxy_status(self.pseudonym, received=answer.status))
         return again
 
-    def unavailable(self, decision: Unavailable) -> Response:
-        """Return the answer where nobody can serve."""
-        status = proxy_status(self.pseudonym, error="destination_unavailable")
-        wait = (b"retry-after", retry_after(decision.retry_after))
-        return problem(503, "no replica can serve", [wait, status])
-
-    def failed(self, error: UpstreamError, *, harmless: bool) -> Response:
-        """Return the answer where a replica failed (RFC 9110, 15.6.3 to 15.6.5).
-
-        Args:
-            error: How.
-            harmless: There are replicas that cannot be reached, and to ask again does no harm.
-        """
-        status = proxy_status(self.pseudonym, error=error.kind)
-        if isinstance(error, UpstreamTimeout):
-            return problem(504, "the replica did not answer in time", [status])
-        if harmless:
-            return problem(503, "no replica could be reached", [(b"retry-after", b"1"), status])
-        return problem(502, "the replica did not answer", [status])
-
     def timing(self, since: float, attempts: int) -> tuple[bytes, bytes]:
         """Return how long the answer took so far, in the milliseconds of Server-Timing."""
         spent = 0.0 if since == -math.inf else (self.tier.now() - since) * 1000
         return b"server-timing", b'%b;dur=%.1f;desc="attempts: %d"' % (self.pseudonym, spent, attempts)
-
-
-def blame(error: BaseException) -> Outcome:
-    """Say whose fault it is that an attempt ended with ``error``."""
-    if isinstance(error, UpstreamError) and not isinstance(error, UpstreamExhausted):
-        return Outcome.failure(str(error))
-    return Outcome.cancelled(type(error).__name__)
 
 
 class Streaming:
@@ -327,7 +291,7 @@ class Streaming:
             raise
         if piece:
             return piece
-        self.outcome = self.exchange.outcome(self.response)
+        self.outcome = judge(self.response.status, self.response.headers)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
