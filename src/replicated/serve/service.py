@@ -73,7 +73,7 @@ class Service:
         self.tier = tier(options, strategy if self.traffic is None else self.traffic.strategy(strategy))
         self.waiting = self.balancing.waiting(self.tier)
         self.cache: HttpCache | None = None
-        self.upstream = Upstream()
+        self.upstream = Upstream(max_connections=options.max_in_flight or 1024)
         self.probe = None if options.probe is None else HttpProbe(options.probe)
         self.was_ready = False
         self.running = contextlib.AsyncExitStack()
