@@ -17,8 +17,8 @@ class Access(NamedTuple):
 
     Attributes:
         peer: Whose connection it came over; a client's address, or that of a proxy before us.
-        method: As sent.
-        target: Path and query, as sent.
+        method: As sent; empty for what was refused while it was read.
+        target: Path and query, as sent; empty likewise.
         status: What was answered; 0 for nothing, to a client that left.
         sent: Bytes that were written for it, head and body.
         seconds: From its head until its answer was written.

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from ..adapters.access_log import Access, json_lines
 from ..adapters.front import Front
 from ..adapters.front_limits import FrontLimits
 from ..adapters.strict_transport import redirect_to_https, strict_transport
@@ -38,6 +42,7 @@ class EdgeOptions:
     hsts: int | None = None
     redirect_from: Address | None = None
     admin: Address | None = None
+    access_log: Literal["stderr", "stdout"] | None = None
 
 
 class Listening:
@@ -67,6 +72,7 @@ class Listening:
             limits=limits,
             tls=None if self.shelf is None else self.shelf.context,
             balancers=service.identity if service.options.proxy_protocol else None,
+            log=access_log(options),
         )
         try:
             where = self.add(front, options.listen, "http" if self.shelf is None else "https")
@@ -107,6 +113,15 @@ class Listening:
             else:
                 async with CertificateWatch(self.shelf, say):
                     yield
+
+
+def access_log(options: EdgeOptions) -> Callable[[Access], None] | None:
+    """Return what is told of each request, line by line and each at once; None where nobody asked."""
+    if options.access_log is None:
+        return None
+    stream = getattr(sys, options.access_log)
+    stream.reconfigure(line_buffering=True)
+    return json_lines(stream.write, time.time)
 
 
 def certificates(options: EdgeOptions) -> CertificateShelf | None:

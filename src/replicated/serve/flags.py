@@ -275,6 +275,11 @@ SECTIONS: dict[str, list[Flag]] = {
         ),
         flag("--name", default="replicated", help="What this tier calls itself in Via."),
         flag("--server-timing", is_flag=True, help="Say in Server-Timing how long each answer took."),
+        flag(
+            "--access-log",
+            type=click.Choice(["stderr", "stdout"]),
+            help="Write a line of JSON for each request.  [default: none]",
+        ),
     ],
     "Stopping": [
         flag(
