@@ -81,9 +81,8 @@ async def run(file: Path, stack: Stack, directory: Path, on_line: Callable[[str,
         loop.add_signal_handler(signal.SIGUSR2, begin, lambda: None)
         keeper.start()
         for tier in stack.tiers.values():
-            say(
-                f"{tier.name} listens at {', '.join(tier.numbered(n)[1] for n in range(1, tier.replicas + 1))}"
-            )
+            urls = [tier.numbered(number)[1] for number in range(1, tier.replicas + 1)]
+            say(f"{tier.name} listens at {', '.join(urls)}")
         try:
             await stopping.wait()
             for task in changes:
