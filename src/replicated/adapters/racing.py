@@ -19,6 +19,9 @@ from ..tier import Tier
 
 __all__ = ["Race", "Racing"]
 
+STALL = 0.005
+"""Seconds that the timer may be late before it is this loop, and not a replica, that is held to be slow."""
+
 
 class Race:
     """One request, whose first attempt may get company. Made for every request, hence lean.
@@ -94,6 +97,7 @@ class Racing:
         self.drop = drop
         self.waiting: dict[Race, None] = {}
         self.timer: asyncio.TimerHandle | None = None
+        self.wakes = 0.0  # when the timer is to, by the tier's clock
 
     async def run(self, race: Race) -> Response:
         """Return the first good answer, or else the last bad one.
@@ -104,7 +108,7 @@ class Racing:
         self.hedging.deposit()
         self.waiting[race] = None
         if self.timer is None:
-            self.sleep(race.task.get_loop(), self.hedging.delay(race.due))
+            self.sleep(race.task.get_loop(), race.due, self.hedging.delay(race.due))
         try:
             answer = await self.attempt(race.first, race.request, race.headers, race.since, race)
             if race.rival is None:
@@ -135,21 +139,31 @@ class Racing:
         """Set a second attempt against each that is late, and come back when the next one may be."""
         self.timer = None
         waiting = self.waiting
-        while waiting:
-            race = next(iter(waiting))
-            now = self.tier.now()
-            wait = race.due + self.hedging.delay(now) - now
-            if wait > 0:
-                self.sleep(race.task.get_loop(), wait)
-                return
+        if not waiting:
+            return
+        race = next(iter(waiting))
+        loop = race.task.get_loop()
+        now = self.tier.now()
+        if now - self.wakes > STALL:
+            # This loop was held up, and the answers may lie unread in their sockets: they are read first.
+            self.sleep(loop, now, 0.0)
+            return
+        late_after = self.hedging.delay(now)
+        while (wait := race.due + late_after - now) <= 0:
             del waiting[race]
             if not self.join(race, now):
                 race.due = now  # later there may be room in the budget
                 waiting[race] = None
+            if not waiting:
+                return
+            race = next(iter(waiting))
+        self.sleep(loop, now, wait)
 
-    def sleep(self, loop: asyncio.AbstractEventLoop, wait: float) -> None:
+    def sleep(self, loop: asyncio.AbstractEventLoop, now: float, wait: float) -> None:
         # Not below a millisecond, which is what uvloop rounds times to: it would wake up before the time.
-        self.timer = loop.call_later(max(wait, 0.001), self.tick)
+        wait = max(wait, 0.001)
+        self.wakes = now + wait
+        self.timer = loop.call_later(wait, self.tick)
 
     def join(self, race: Race, now: float) -> bool:
         """Send the request to a second replica, if there may be one."""
