@@ -103,7 +103,7 @@ class FrontConnection(asyncio.Protocol):
         self.lost = False
         self.unread = False
         self.served = 0
-        self.said = (0, "")  # for the access log: the status, and who answered
+        self.said: tuple[int, str] = (0, "")  # for the access log: the status, and who answered
         self.written = 0
         self.sent = 0  # of these bytes, at the last look at the clock
         self.write_time_left = front.limits.write_time

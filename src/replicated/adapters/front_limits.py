@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ..http.framing import Limits
 
@@ -63,7 +63,7 @@ class FrontLimits:
     def __post_init__(self) -> None:
         if not isinstance(self.request, Limits):
             raise TypeError(f"request must be Limits, not {self.request!r}")
-        for name in self.__slots__[1:]:
+        for name in [each.name for each in fields(self)][1:]:
             value = getattr(self, name)
             whole = name in ("pipelined", "connections", "requests")
             if name == "requests" and value is None:

@@ -44,7 +44,8 @@ class FileMembers:
         if isinstance(period, bool) or not 0 < period < math.inf:
             raise ValueError(f"period must be above 0 seconds, finite, not {period!r}")
         self.path = Path(path)
-        self.period = self.retry = period
+        self.period: float = period
+        self.retry: float = period
         self._seen: tuple[int, ...] = ()
         self._replicas: tuple[Replica, ...] = ()
         self._fault: Exception | None = None

@@ -253,7 +253,9 @@ class RedisPages:
                 # Seconds ago by the server's clock, counted from before it was asked: never too few.
                 stored = unpack(page, began - (now - known) / 1e6)
                 tags = stored.tags
-                generations = dict(zip(tags, tagged.split(b",") if tags else (), strict=True))
+                generations: dict[bytes, bytes] = dict(
+                    zip(tags, tagged.split(b",") if tags else (), strict=True)
+                )
                 if not instant(changed) < known <= now:
                     raise ValueError("it is older than a change, or of tomorrow")
             except ValueError:  # whatever lies there, it is no page

@@ -11,6 +11,7 @@ import resource
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from ..adapters.event_loop import loop_factory
 from ..adapters.front import Front
@@ -123,9 +124,10 @@ class Running:
         everybody = asyncio.ensure_future(asyncio.wait(ends))
         hurried = asyncio.ensure_future(self.hurried.wait())
         await asyncio.wait((everybody, hurried), return_when=asyncio.FIRST_COMPLETED)
-        for task in (*ends, everybody, hurried):
+        tasks: list[asyncio.Future[Any]] = [*ends, everybody, hurried]
+        for task in tasks:
             task.cancel()  # a front that is stopping cuts what is still open
-        await asyncio.gather(*ends, everybody, hurried, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def raise_descriptor_limit() -> None:
