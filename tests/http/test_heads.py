@@ -66,6 +66,7 @@ def test_what_a_header_asks_for() -> None:
         (b"GET /a#b HTTP/1.1\r\nHost: h", 400),
         (b"GET /\x00 HTTP/1.1\r\nHost: h", 400),
         (b"GET /\x7f HTTP/1.1\r\nHost: h", 400),
+        (b"GET /\xc3\xa4 HTTP/1.1\r\nHost: h", 400),
         (b"GET /" + b"a" * 100 + b" HTTP/1.1\r\nHost: h", 414),
         (b"GET / HTTP/1.1\r\nHost: h" + b"\r\na: b" * 5, 431),
         (b"GET / HTTP/1.1\r\nHost: h\r\na: " + b"b" * 300, 431),

@@ -22,7 +22,7 @@ MOST_HOST = 300  # a DNS name has at most 253 characters, an address fewer
 IN_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # HTTP/2 can carry in a value, a method or a path what on an HTTP/1.1 wire would begin another line.
 IN_VALUE = bytes({9, *range(32, 256)} - {127})
-IN_TARGET = bytes({*range(33, 256)} - {127, ord("#")})
+IN_TARGET = bytes({*range(33, 127)} - {ord("#")})  # beyond ASCII everything is percent-encoded (RFC 3986)
 USUAL = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 # What follows `Connection:` is removed on the way; naming one of these would disarm those who rely on it.
 NEVER_NOMINATED = frozenset(

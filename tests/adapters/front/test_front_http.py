@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from replicated.adapters.gatekeeper import ClientGone
+from replicated.errors import UpstreamBroken
 from replicated.http.message import Request, Response
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -447,5 +449,57 @@ def test_a_header_is_each_requests_own(fronting: Any, run: Any) -> None:
             for _ in range(3):
                 client.send(GET)
                 assert (await client.answer())[2] == b"2"
+
+    run(story)
+
+
+def test_whoever_finds_the_client_gone_says_nothing(fronting: Any, run: Any) -> None:
+    """A handler that was told so, or that breaks off what it passes on, answers by a cut and no complaint."""
+
+    async def story() -> None:
+        async def handler(request: Request) -> Response:
+            raise ClientGone if request.target == b"/gone" else UpstreamBroken("the replica left")
+
+        async with fronting(handler) as world:
+            for target in (b"/gone", b"/broken"):
+                async with world.client() as client:
+                    client.send(GET.replace(b"/ ", target + b" "))
+                    assert await client.closed()
+
+    run(story)
+
+
+def test_a_client_that_leaves_a_small_rest_unsent(fronting: Any, run: Any) -> None:
+    """A refused request whose small rest never comes ends with its client, or with the time for a body."""
+
+    async def story() -> None:
+        async def refuse(request: Request) -> Response:
+            return Response(429, [], b"no")
+
+        async with fronting(refuse, body_time=0.03) as world:
+            for leaves in (True, False):
+                async with world.client() as client:
+                    client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc")
+                    assert (await client.answer())[0] == 429
+                    if leaves:
+                        client.half_close()
+                    assert await client.closed()
+            await world.quiet()
+
+    run(story)
+
+
+def test_a_large_answer_to_one_after_another(fronting: Any, run: Any) -> None:
+    """Before the next request is read, what was written is on its way, whoever frames it."""
+
+    async def story() -> None:
+        async def handler(request: Request) -> Response:
+            length = [(b"content-length", b"3000000")] if request.target == b"/plain" else []
+            return Response(200, length, b"x" * 3_000_000)
+
+        async with fronting(handler) as world, world.client() as client:
+            for target in (b"/plain", b"/", b"/plain"):
+                client.send(GET.replace(b"/ ", target + b" "))
+                assert len((await client.answer())[2]) == 3_000_000
 
     run(story)
