@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -25,6 +26,8 @@ from typing import Any
 
 from load import Load, Sample
 from replica import LARGE, ROW, SMALL, Board
+
+from replicated.serve.lifeline import LIFELINE
 
 RATE = 150.0
 REPLICA = str(Path(__file__).with_name("replica.py"))
@@ -67,17 +70,26 @@ class Site:
         self.board = Board(self.path)
         self.flags = flags
         self.ports = free_ports(3)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.spares: list[subprocess.Popen[bytes]] = []
         self.replicas: dict[int, subprocess.Popen[bytes]] = {}
         self.returned = 0.0  # when the first one was back, where all were gone
 
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start a replica that waits to be told where it is."""
+        process = subprocess.Popen([sys.executable, REPLICA, str(self.path)], stdin=subprocess.PIPE)
+        self.processes.append(process)
+        return process
+
     async def start(self, number: int) -> None:
-        port = self.ports[number]
-        self.replicas[number] = subprocess.Popen(
-            [sys.executable, REPLICA, str(port), str(self.path), str(number)]
-        )
+        """Let a replica begin; an interpreter's own start is not what is measured."""
+        process = self.replicas[number] = self.spares.pop()
+        assert process.stdin is not None
+        process.stdin.write(b"%d %d\n" % (self.ports[number], number))
+        process.stdin.flush()
         while True:
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection("127.0.0.1", self.ports[number])
                 writer.close()
                 return
             await asyncio.sleep(0.005)
@@ -108,22 +120,30 @@ class Site:
             "--listen=127.0.0.1:0",
             *self.flags,
         ]
-        processes: list[subprocess.Popen[bytes]] = []
+        ours, lifeline = os.pipe()  # whose other end closes when this process is gone, however it went
         try:
+            self.spares = [self.spawn() for _ in range(6)]  # each may have to be replaced once
             for number in range(3):
                 await self.start(number)
             with self.log.open("wb") as log:
-                processes.append(subprocess.Popen(command, stderr=log))
+                tier = subprocess.Popen(
+                    command, stderr=log, pass_fds=[ours], env={**os.environ, LIFELINE: str(ours)}
+                )
+                self.processes.append(tier)
             while not (found := re.search(r"serves http://127\.0\.0\.1:([0-9]+).*\n", self.log.read_text())):
-                if processes[0].poll() is not None:
+                if tier.poll() is not None:
                     raise RuntimeError(f"the tier did not start: {self.log.read_text()}")
                 await asyncio.sleep(0.01)
             yield int(found[1])
             sys.stderr.write(self.log.read_text()[found.end() :])  # whatever it complained of
         finally:
-            for process in (*processes, *self.replicas.values()):
+            os.close(ours)
+            os.close(lifeline)
+            for process in self.processes:
                 process.kill()
                 process.wait()
+                if process.stdin is not None:
+                    process.stdin.close()
 
 
 def free_ports(n: int) -> list[int]:
@@ -155,7 +175,6 @@ def killed(*numbers: int) -> Break:
         for number in numbers:
             site.signal(number, signal.SIGKILL)
         await asyncio.sleep(seconds)
-        # One by one: three interpreters that start at once take the processors from who is measured.
         for number in numbers:
             await site.start(number)
             site.returned = site.returned or time.monotonic()

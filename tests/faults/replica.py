@@ -1,4 +1,4 @@
-"""A replica that can be told to misbehave: ``python replica.py PORT BOARD NUMBER``.
+"""A replica that can be told to misbehave: ``python replica.py BOARD``, its port and its number on stdin.
 
 BOARD is a file that the one who breaks things shares with all replicas: of each, the fault it plays and the
 number of requests it has read, both of which outlast the process.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import os
 import signal
 import socket
 import struct
@@ -109,6 +110,7 @@ async def main(port: int, board: Board, number: int) -> None:
     stop = asyncio.Event()
     open_now: set[Connection] = set()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(sys.stdin.fileno(), os._exit, 0)  # who started this is gone
     server = await loop.create_server(
         lambda: Connection(board, number, open_now), "127.0.0.1", port, reuse_address=True
     )
@@ -124,4 +126,6 @@ async def main(port: int, board: Board, number: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Board(Path(sys.argv[2])), int(sys.argv[3])))
+    shared = Board(Path(sys.argv[1]))
+    if told := sys.stdin.readline().split():
+        asyncio.run(main(int(told[0]), shared, int(told[1])))
