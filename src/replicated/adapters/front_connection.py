@@ -134,7 +134,7 @@ class FrontConnection(asyncio.Protocol):
         found = self.cut(max(0, len(before) - 3))
         if found is not None:
             self.offer(found)
-        elif not before:
+        elif self.pending and not before:  # empty lines begin nothing, and extend nothing
             self.deadline = self.front.after(self.front.limits.header_time)
 
     def eof_received(self) -> bool:

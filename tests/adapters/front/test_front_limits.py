@@ -77,6 +77,13 @@ def test_a_slow_head_is_408(fronting: Any, run: Any) -> None:
                 assert (await client.answer())[0] == 408
             async with world.client() as client:
                 assert await client.closed()
+            async with world.client() as client:
+                for _ in range(60):
+                    client.send(b"\r\n")
+                    await asyncio.sleep(0.002)
+                    if client.reader.at_eof():
+                        break
+                assert await client.closed()
 
     run(story)
 
