@@ -22,7 +22,6 @@ import gc
 import itertools
 import json
 import random
-import re
 import sys
 import threading
 import time
@@ -36,7 +35,7 @@ from typing import Any
 import cachebox
 import cachetools
 import theine
-from measure import emit, interleaved, per_call, table
+from measure import emit, interleaved, per_call, put, table
 
 from replicated.cache import Cache, cached
 
@@ -351,10 +350,7 @@ def write(files: list[str]) -> None:
     runs = [json.loads(Path(file).read_text())["figures"] for file in files]
     text = summary(runs)
     print(text)
-    mark = "<!-- bench_cache -->"
-    page = PAGE.read_text("utf-8")
-    found = re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{text}\n\n{mark}", page, flags=re.DOTALL)
-    PAGE.write_text(found, "utf-8")
+    put(PAGE, {"bench_cache": text})
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from conformance_http_cache import await_port, free_port
-from measure import emit
+from measure import emit, put
 
 PAGE = Path(__file__).parents[1] / "docs" / "cache.md"
 BODY = "x" * 1000
@@ -163,10 +163,7 @@ def main() -> None:
     text = "\n".join(rows)
     emit("http cache", text, figures)
     if "--write" in sys.argv:
-        mark = "<!-- bench_http_cache -->"
-        page = PAGE.read_text("utf-8")
-        found = re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{text}\n\n{mark}", page, flags=re.DOTALL)
-        PAGE.write_text(found, "utf-8")
+        put(PAGE, {"bench_http_cache": text})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import gc
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 
 import httpx
 import httpx2
-from measure import emit
+from measure import emit, put
 
 from replicated import Replica, Tier
 from replicated.adapters.httpx_transport import AsyncReplicatedTransport
@@ -209,8 +208,7 @@ def main() -> None:
     text = "\n".join([*rows, ""])
     emit("httpx", text, {"rates": rated, "storm": served})
     if "--write" in sys.argv:
-        between = re.compile(r"(?<=<!-- bench_httpx -->\n).*?(?=<!-- end -->)", re.DOTALL)
-        PAGE.write_text(between.sub(lambda _: f"\n{text}\n", PAGE.read_text()))
+        put(PAGE, {"bench_httpx": text})
 
 
 if __name__ == "__main__":

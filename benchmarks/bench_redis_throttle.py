@@ -10,7 +10,6 @@ With ``--write`` the table is put into the page on the throttle.
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from measure import emit, interleaved
+from measure import emit, interleaved, put
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -128,10 +127,7 @@ def main() -> None:
     text = "\n".join([*rows, ""])
     emit("redis_throttle", text, figures, sys.argv[1:])
     if "--write" in sys.argv[1:]:
-        mark = "<!-- server -->"
-        page = PAGE.read_text("utf-8")
-        page = re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{text}\n{mark}", page, flags=re.DOTALL)
-        PAGE.write_text(page, "utf-8")
+        put(PAGE, {"server": text})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import re
 import sys
 import time
 import tracemalloc
@@ -27,7 +26,7 @@ from unittest import mock
 import limits
 import token_bucket
 from aiolimiter import AsyncLimiter
-from measure import emit, interleaved, table
+from measure import emit, interleaved, put, table
 from pyrate_limiter import AbstractClock, InMemoryBucket, Limiter, Rate, SingleBucketFactory
 from throttled import RateLimiterType, Throttled, rate_limiter, store
 
@@ -343,12 +342,7 @@ def main() -> None:
     }
     emit("throttle", "\n".join([*tables, *lines, "", exactness]), figures, sys.argv[1:])
     if "--write" in sys.argv[1:]:
-        text = PAGE.read_text("utf-8")
-        for name, part in {"speed": tables, "memory": [*lines, ""], "accuracy": [exactness]}.items():
-            mark = f"<!-- {name} -->"
-            placed = f"{mark}\n\n{chr(10).join(part)}\n{mark}"
-            text = re.sub(f"{mark}.*?{mark}", lambda _, placed=placed: placed, text, flags=re.DOTALL)
-        PAGE.write_text(text, "utf-8")
+        put(PAGE, {"speed": "\n".join(tables), "memory": "\n".join(lines), "accuracy": exactness})
 
 
 if __name__ == "__main__":

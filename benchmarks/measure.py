@@ -12,6 +12,7 @@ import gc
 import json
 import platform
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-__all__ = ["emit", "interleaved", "per_call", "table"]
+__all__ = ["emit", "interleaved", "per_call", "put", "table"]
 
 
 def interleaved(
@@ -85,3 +86,19 @@ def emit(name: str, text: str, figures: Mapping[str, object], argv: list[str] | 
     if options.json:
         machine = {"python": platform.python_version(), "machine": platform.machine()}
         options.json.write_text(json.dumps({"name": name, **machine, "figures": figures}, indent=1) + "\n")
+
+
+def put(page: Path, parts: Mapping[str, str]) -> None:
+    """Put each text into a page of the documentation, between the two comments ``<!-- name -->`` of its name.
+
+    Raises:
+        ValueError: The page has no such place; nothing is written.
+    """
+    text = page.read_text("utf-8")
+    for name, part in parts.items():
+        mark = f"<!-- {name} -->"
+        placed = f"{mark}\n\n{part.strip()}\n\n{mark}"
+        text, places = re.subn(f"{mark}.*?{mark}", lambda _, placed=placed: placed, text, flags=re.DOTALL)
+        if places != 1:
+            raise ValueError(f"{page.name} must have one place between two {mark}, not {places}")
+    page.write_text(text, "utf-8")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from measure import put
 
 from replicated.balance import LeastLoaded, PeakEwma, PowerOfTwo, RandomChoice, RingHash, RoundRobin, Strategy
 from replicated.clock import Clock
@@ -184,12 +185,6 @@ def scale(requests: int, seed: int) -> str:
     return f"{requests:,} requests over 1,000 replicas took {took:.1f} s of processor time; {found}\n"
 
 
-def placed(text: str, name: str, table: str) -> str:
-    """Return ``text`` with ``table`` between the two comments of that name."""
-    mark = f"<!-- {name} -->"
-    return re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{table}\n\n{mark}", text, flags=re.DOTALL)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
@@ -199,14 +194,14 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     options = parser.parse_args()
-    text = PAGE.read_text("utf-8") if options.write else ""
+    tables = {}
     for experiment in (one_slow, bounds, warming, routers):
         table = experiment(options.requests, options.seed)
         note = f"`sim_balance.py --requests {options.requests} --seed {options.seed}`"
         print(f"## {experiment.__name__}\n\n{table}\n{note}\n")
-        text = placed(text, experiment.__name__, f"{table}\n{note}")
+        tables[experiment.__name__] = f"{table}\n{note}"
     if options.write:
-        PAGE.write_text(text, "utf-8")
+        put(PAGE, tables)
     if options.scale:
         print(scale(options.scale, options.seed))
 

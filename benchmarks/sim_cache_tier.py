@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import heapq
 import random
-import re
 from pathlib import Path
+
+from measure import put
 
 from replicated.balance import RandomChoice, RingHash, Strategy
 from replicated.cache import Cache
@@ -105,10 +106,7 @@ def main() -> None:
     text = f"{table(options.requests, options.seed)}\n\n{note}"
     print(text)
     if options.write:
-        mark = "<!-- cache_tier -->"
-        page = PAGE.read_text("utf-8")
-        found = re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{text}\n\n{mark}", page, flags=re.DOTALL)
-        PAGE.write_text(found, "utf-8")
+        put(PAGE, {"cache_tier": text})
 
 
 if __name__ == "__main__":

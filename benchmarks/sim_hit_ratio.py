@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 
-from measure import emit
+from measure import emit, put
 
 from replicated.cache import Cache
 
@@ -83,10 +82,7 @@ def main() -> None:
     text = "\n".join(lines)
     emit("hit ratio", text, figures)
     if "--write" in sys.argv:
-        mark = "<!-- hit_ratio -->"
-        page = PAGE.read_text("utf-8")
-        found = re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{text}\n\n{mark}", page, flags=re.DOTALL)
-        PAGE.write_text(found, "utf-8")
+        put(PAGE, {"hit_ratio": text})
 
 
 if __name__ == "__main__":

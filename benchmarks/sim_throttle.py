@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from measure import put
 
 from replicated.clock import Clock
 from replicated.replica import Replica
@@ -162,10 +163,7 @@ def main() -> None:
     text = f"{table(options.requests, options.seed)}\n{note}"
     print(text)
     if options.write:
-        mark = "<!-- sharing -->"
-        page = PAGE.read_text("utf-8")
-        found = re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n\n{text}\n\n{mark}", page, flags=re.DOTALL)
-        PAGE.write_text(found, "utf-8")
+        put(PAGE, {"sharing": text})
 
 
 if __name__ == "__main__":
