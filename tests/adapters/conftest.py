@@ -1,4 +1,4 @@
-"""Replicas on loopback that play a script, byte by byte."""
+"""Replicas on loopback that play a script, byte by byte; and a task cancelled where one wants it to be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from typing import Any
 
 import pytest
 
@@ -153,3 +154,48 @@ def nowhere() -> str:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+class CancelledAt:
+    """Runs a coroutine and cancels its task at its n-th suspension, or just as that one is over.
+
+    While it is suspended, what it awaits is cancelled with it. As the suspension ends, what it awaited has
+    come, and is lost unless someone takes care of it: where most leaks of connections hide.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int, *, late: bool) -> None:
+        self.coroutine = coroutine
+        self.at = at
+        self.late = late
+        self.hit = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        step = self.coroutine.send
+        argument: Any = None
+        count = 0
+        while True:
+            try:
+                awaited = step(argument)
+            except StopIteration as stop:
+                return stop.value
+            step, argument = self.coroutine.send, None
+            count += 1
+            if count == self.at:
+                self.hit = True
+                if not self.late:
+                    asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                yield awaited
+            except BaseException as error:
+                step, argument = self.coroutine.throw, error
+            else:
+                if count == self.at and self.late:
+                    step, argument = self.coroutine.throw, asyncio.CancelledError()
+
+
+@pytest.fixture
+def cancelled_at() -> type[CancelledAt]:
+    """``await cancelled_at(coroutine, 3, late=False)``: run, and cancelled at the third suspension."""
+    return CancelledAt

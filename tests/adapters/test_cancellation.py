@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -20,54 +20,20 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-class CancelledAt:
-    """Runs a coroutine and cancels its task at its n-th suspension, or just as that one is over.
+@pytest.fixture
+def run_cancelled(cancelled_at: Any) -> Callable[..., Coroutine[Any, Any, bool]]:
+    """``await run_cancelled(coroutine, at, late)``: whether it got as far as its ``at``-th suspension."""
 
-    While it is suspended, what it awaits is cancelled with it. As the suspension ends, what it awaited has
-    come, and is lost unless someone takes care of it: where most leaks of connections hide.
-    """
+    async def run_cancelled(coroutine: Coroutine[Any, Any, Any], at: int, late: bool) -> bool:
+        harness = cancelled_at(coroutine, at, late=late)
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int, *, late: bool) -> None:
-        self.coroutine = coroutine
-        self.at = at
-        self.late = late
-        self.hit = False
+        async def task() -> None:
+            await harness
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        task = asyncio.current_task()
-        assert task is not None
-        step = self.coroutine.send
-        argument: Any = None
-        count = 0
-        while True:
-            try:
-                awaited = step(argument)
-            except StopIteration as stop:
-                return stop.value
-            step, argument = self.coroutine.send, None
-            count += 1
-            if count == self.at:
-                self.hit = True
-                if not self.late:
-                    asyncio.get_running_loop().call_soon(task.cancel)
-            try:
-                yield awaited
-            except BaseException as error:
-                step, argument = self.coroutine.throw, error
-            else:
-                if count == self.at and self.late:
-                    step, argument = self.coroutine.throw, asyncio.CancelledError()
+        await asyncio.gather(asyncio.ensure_future(task()), return_exceptions=True)
+        return bool(harness.hit)
 
-
-async def run_cancelled(coroutine: Coroutine[Any, Any, Any], at: int, late: bool) -> bool:
-    """Return whether the coroutine got as far as its ``at``-th suspension."""
-    harness = CancelledAt(coroutine, at, late=late)
-
-    async def task() -> None:
-        await harness
-
-    await asyncio.gather(asyncio.ensure_future(task()), return_exceptions=True)
-    return harness.hit
+    return run_cancelled
 
 
 async def chunks(*pieces: bytes) -> Any:
@@ -119,7 +85,9 @@ async def as_a_front(exchange: Exchange, request: Request) -> None:
 @pytest.mark.parametrize("warm", [False, True], ids=["fresh", "kept alive"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_cancelled_at_each_point(scripted: Any, answer: str, method: str, warm: bool, late: bool) -> None:
+def test_cancelled_at_each_point(
+    run_cancelled: Any, scripted: Any, answer: str, method: str, warm: bool, late: bool
+) -> None:
     """Wherever it strikes, each Forward is finished once, nothing is left behind, the next is served."""
 
     async def main() -> None:
@@ -161,7 +129,7 @@ def test_cancelled_at_each_point(scripted: Any, answer: str, method: str, warm: 
 
 @pytest.mark.parametrize("late", [False, True], ids=["while waiting", "as it comes"])
 @pytest.mark.parametrize("winner", ["first", "second", "neither"])
-def test_cancelled_in_a_race(scripted: Any, winner: str, late: bool) -> None:
+def test_cancelled_in_a_race(run_cancelled: Any, scripted: Any, winner: str, late: bool) -> None:
     """With two attempts under way as well, both are finished once and neither leaves anything behind."""
 
     async def main() -> None:
@@ -212,7 +180,7 @@ def test_cancelled_in_a_race(scripted: Any, winner: str, late: bool) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["while waiting", "as it comes"])
-def test_cancelled_in_a_tunnel(scripted: Any, late: bool) -> None:
+def test_cancelled_in_a_tunnel(run_cancelled: Any, scripted: Any, late: bool) -> None:
     """While the protocol is switched, and after that, neither end is left alone."""
 
     async def main() -> None:
@@ -316,7 +284,7 @@ def test_a_cancelled_upload_takes_its_body_along(scripted: Any) -> None:
     asyncio.run(main())
 
 
-def test_the_harness_finds_a_leak() -> None:
+def test_the_harness_finds_a_leak(run_cancelled: Any) -> None:
     """A coroutine that gives back only when nothing happens is caught by both ways to cancel."""
     for late in (False, True):
         out: list[str] = []

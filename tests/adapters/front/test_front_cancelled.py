@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -68,45 +68,10 @@ class Opened:
         self.open -= 1
 
 
-class CancelledAt:
-    """Runs a coroutine, and cancels it at its n-th suspension, or just as that one is over."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int, *, late: bool) -> None:
-        self.coroutine = coroutine
-        self.at = at
-        self.late = late
-        self.hit = False
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        task = asyncio.current_task()
-        assert task is not None
-        step: Any = self.coroutine.send
-        argument: Any = None
-        count = 0
-        while True:
-            try:
-                awaited = step(argument)
-            except StopIteration as stop:
-                return stop.value
-            step, argument = self.coroutine.send, None
-            count += 1
-            if count == self.at:
-                self.hit = True
-                if not self.late:
-                    asyncio.get_running_loop().call_soon(task.cancel)
-            try:
-                yield awaited
-            except BaseException as error:
-                step, argument = self.coroutine.throw, error
-            else:
-                if count == self.at and self.late:
-                    step, argument = self.coroutine.throw, asyncio.CancelledError()
-
-
 @pytest.mark.parametrize("late", [False, True], ids=["while waiting", "as it comes"])
 @pytest.mark.parametrize("what", SENT)
 def test_cancelled_at_each_point(
-    fronting: Any, run: Any, monkeypatch: pytest.MonkeyPatch, what: str, late: bool
+    fronting: Any, run: Any, cancelled_at: Any, monkeypatch: pytest.MonkeyPatch, what: str, late: bool
 ) -> None:
     """Wherever it strikes, what was opened is closed once, the connection is gone, the next is served."""
     real = where.serve
@@ -115,12 +80,12 @@ def test_cancelled_at_each_point(
         opened = Opened()
         async with fronting(opened.handler, linger=0.02) as world:
             for at in range(1, 100):
-                harnesses: list[CancelledAt] = []
+                harnesses: list[Any] = []
 
                 async def serve(
-                    connection: Any, found: Any, at: int = at, harnesses: list[CancelledAt] = harnesses
+                    connection: Any, found: Any, at: int = at, harnesses: list[Any] = harnesses
                 ) -> None:
-                    harnesses.append(CancelledAt(real(connection, found), at, late=late))
+                    harnesses.append(cancelled_at(real(connection, found), at, late=late))
                     await harnesses[-1]
 
                 monkeypatch.setattr(where, "serve", serve)
