@@ -7,6 +7,7 @@ the fields that say who asked are written new, from what was believed and not fr
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from .fields import find, find_all, token_list
 from .identity import Client
@@ -31,6 +32,8 @@ MOST_VIA = 16
 def is_loop(headers: Headers, pseudonym: bytes) -> bool:
     """Return whether the request has passed this very tier before, or too many others."""
     hops = token_list(headers, b"via")
+    if not hops:
+        return False
     return len(hops) > MOST_VIA or any(hop.split()[1:2] == [pseudonym.lower()] for hop in hops)
 
 
@@ -61,6 +64,28 @@ def travels(name: bytes) -> bool:
     return name not in HOP_BY_HOP and name not in REWRITTEN and not name.startswith(b"x-forwarded-")
 
 
+def written_anew(
+    peer: str,
+    scheme: str,
+    host: bytes,
+    pseudonym: bytes,
+    chain: Sequence[bytes] = (),
+    hops: Sequence[bytes] = (),
+) -> Headers:
+    """Return the lines that this hop writes, behind those who passed the request on before."""
+    return [
+        (b"x-forwarded-for", b", ".join((*chain, peer.encode("latin-1")))),
+        (b"x-forwarded-proto", scheme.encode()),
+        (b"x-forwarded-host", host),
+        (b"via", b", ".join((*hops, b"1.1 " + pseudonym))),
+    ]
+
+
+# A client's requests are alike in them; what it could make long is not among them but for the host, which is
+# short by then.
+usual = functools.lru_cache(1024)(written_anew)
+
+
 def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudonym: bytes) -> Headers:
     """Return the header that goes on to a replica.
 
@@ -79,17 +104,17 @@ def forwarded_request(request: Request, client: Client, *, trusted: bool, pseudo
         (forwarded if travels(line[0]) else others).append(line)
     if nominated := token_list(others, b"connection"):
         forwarded[1:] = [line for line in forwarded[1:] if line[0] not in nominated]
+    peer = request.peer or client.address or "unknown"
+    asked = host if client.host is None else client.host
+    hops = find_all(others, b"via")
     if trusted:
         chain = find_all(others, b"x-forwarded-for")
     else:
         chain = [client.address.encode("latin-1")] if client.address not in ("", request.peer) else []
-    peer = (request.peer or client.address or "unknown").encode("latin-1")
-    forwarded += (
-        (b"x-forwarded-for", b", ".join([*chain, peer]) if chain else peer),
-        (b"x-forwarded-proto", client.scheme.encode()),
-        (b"x-forwarded-host", host if client.host is None else client.host),
-        (b"via", b", ".join([*find_all(others, b"via"), b"1.1 " + pseudonym])),
-    )
+    if hops or chain:
+        forwarded += written_anew(peer, client.scheme, asked, pseudonym, chain, hops)
+    else:
+        forwarded += usual(peer, client.scheme, asked, pseudonym)
     if request.body is not None:
         if find(forwarded, b"content-length") is None:
             forwarded.append((b"transfer-encoding", b"chunked"))

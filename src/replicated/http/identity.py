@@ -86,7 +86,7 @@ class Identity:
     def client(self, peer: str, scheme: str, headers: Headers) -> Client:
         """Return the client behind a request that ``peer`` sent. O(hops), at most 32 of them."""
         if not self.trusts(peer):
-            return Client(peer, scheme)
+            return itself(peer, scheme)
         if self.header == "forwarded":
             address, said = self._walk(peer, forwarded(headers))
             proto, host = said.proto, said.host
@@ -118,6 +118,12 @@ class Identity:
             if passed == self.hops or not self.trusts(nearest):
                 break
         return nearest, said
+
+
+@functools.lru_cache(4096)
+def itself(peer: str, scheme: str) -> Client:
+    """Return the client that its own peer is; remembered, since making a frozen value takes its time."""
+    return Client(peer, scheme)
 
 
 def trusted_networks(networks: Iterable[str | Network]) -> tuple[Network, ...]:
