@@ -11,7 +11,7 @@ __all__ = ["loop_factory"]
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the fastest event loop that is installed, for ``asyncio.Runner``: uvloop's, or None."""
+    """Return what makes the fastest loop that is installed, for ``asyncio.Runner``: uvloop's, or None."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
