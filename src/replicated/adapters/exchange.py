@@ -235,9 +235,7 @@ class Exchange:
         """Return a response that passes on as it comes."""
         streaming = Streaming(self, forward, response)
         headers = forwarded_response(response.headers, response.status)
-        return Response(
-            response.status, headers, streaming, streaming.aclose, served_by=forward.replica.id
-        )
+        return Response(response.status, headers, streaming, streaming.aclose, served_by=forward.replica.id)
 
     def holds(self, request: Request, response: UpstreamResponse) -> int:
         """Return how many bytes of a response are waited for; 0 when it passes on as it comes."""
