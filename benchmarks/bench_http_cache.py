@@ -54,7 +54,7 @@ FRONT = (
     BEGIN
     + """
 import socket
-from replicated.adapters.front import Front
+from replicated.adapters.front.front import Front
 from replicated.http.message import Response
 HEADERS = [(b"content-type", b"text/html"), (b"cache-control", b"max-age=600"), (b"etag", b'"1"')]
 HEADERS += [(b"content-length", b"1000"), (b"age", b"1")]

@@ -10,7 +10,7 @@ import pytest
 
 from replicated.adapters.asgi_app import AppHandler
 from replicated.adapters.asgi_front import Arrivals, HandlerApp, Message, request_of
-from replicated.adapters.gatekeeper import ClientGone
+from replicated.adapters.proxy.gatekeeper import ClientGone
 from replicated.http.fields import find
 from replicated.http.message import Request, Response
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from replicated import Replica, Throttle, Tier, affinity
-from replicated.adapters.admission import admission
 from replicated.adapters.asgi import CacheMiddleware, ReverseProxy, ThrottleMiddleware
 from replicated.adapters.asgi_throttle import by_address_and_path
+from replicated.adapters.proxy.admission import admission
 from replicated.http.identity import Identity
 from replicated.http.message import Request, Response
 from replicated.testing import ManualClock

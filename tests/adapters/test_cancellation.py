@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from replicated import Hedging, Replica, RetryBudget, RoundRobin, Tier
-from replicated.adapters.exchange import Exchange
-from replicated.adapters.upstream import Timeouts, Upstream
+from replicated.adapters.engine.upstream import Timeouts, Upstream
+from replicated.adapters.proxy.exchange import Exchange
 from replicated.http.message import Request
 from replicated.testing import RecordingStrategy
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from replicated.adapters.asgi import CacheMiddleware
-from replicated.adapters.http_cache import HttpCache
-from replicated.adapters.purging import Purging
+from replicated.adapters.proxy.http_cache import HttpCache
+from replicated.adapters.proxy.purging import Purging
 from replicated.adapters.redis_pages import MOST_WRITES, RedisPages
 from replicated.http.caching import HttpCacheRules
 from replicated.http.fields import find

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from replicated import Cache, Forward, Hit, Outcome, Refuse, Replica, Throttle, Tier, Unavailable
-from replicated.adapters.exchange import Exchange
-from replicated.adapters.upstream import Upstream
+from replicated.adapters.engine.upstream import Upstream
+from replicated.adapters.proxy.exchange import Exchange
 from replicated.adapters.waiting import WaitingRoom
 from replicated.balance import Capped
 from replicated.http.message import Request

@@ -17,8 +17,8 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from replicated.adapters.front import Front
-from replicated.adapters.front_limits import FrontLimits
+from replicated.adapters.front.front import Front
+from replicated.adapters.front.limits import FrontLimits
 from replicated.http.message import Request, Response
 from replicated.serve.certificate_shelf import CertificateShelf
 from replicated.serve.certificate_watch import CertificateWatch

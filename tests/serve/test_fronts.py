@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from replicated.adapters.front import Front
-from replicated.adapters.probe_answers import ProbeAnswers
+from replicated.adapters.front.front import Front
+from replicated.adapters.proxy.probe_answers import ProbeAnswers
 from replicated.http.message import Request, Response
 from replicated.serve.certificates import self_signed, server_context
 from replicated.serve.fronts import bind, run_fronts
@@ -26,8 +26,8 @@ GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 PROGRAM = """
 import asyncio, sys
-from replicated.adapters.front import Front
-from replicated.adapters.probe_answers import ProbeAnswers
+from replicated.adapters.front.front import Front
+from replicated.adapters.proxy.probe_answers import ProbeAnswers
 from replicated.http.message import Response
 from replicated.serve.fronts import bind, run_fronts
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from replicated import Replica, RoundRobin, Tier
-from replicated.adapters.strict_transport import redirect_to_https, strict_transport
+from replicated.adapters.proxy.strict_transport import redirect_to_https, strict_transport
 from replicated.http.message import Request, Response
 from replicated.outcome import Outcome
 from replicated.serve.admin import Admin

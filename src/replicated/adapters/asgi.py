@@ -25,13 +25,13 @@ from .asgi_front import (
     respond,
 )
 from .asgi_throttle import ThrottleMiddleware, identity_of
-from .exchange import Exchange
-from .gatekeeper import gatekeeper
-from .http_cache import HttpCache
-from .probe_answers import ProbeAnswers
-from .purging import Purging
+from .engine.upstream import Upstream
+from .proxy.exchange import Exchange
+from .proxy.gatekeeper import gatekeeper
+from .proxy.http_cache import HttpCache
+from .proxy.probe_answers import ProbeAnswers
+from .proxy.purging import Purging
 from .redis_pages import RedisPages
-from .upstream import Upstream
 
 __all__ = ["CacheMiddleware", "ReadinessEndpoint", "ReverseProxy", "ThrottleMiddleware"]
 
@@ -93,8 +93,9 @@ class CacheMiddleware(HandlerApp):
         keep: Seconds beyond its lifetime that a response is served when the application fails.
         trusted: Networks whose X-Forwarded-Proto and -Host are believed.
         identity: Finds out who asks, where that is not said by ``trusted``.
-        purge_from: Networks whose peers may send PURGE, as :class:`~replicated.adapters.purging.Purging`
-            reads it; None leaves PURGE, and the tags of responses, to the application and its clients.
+        purge_from: Networks whose peers may send PURGE, as
+            :class:`~replicated.adapters.proxy.purging.Purging` reads it; None leaves PURGE, and the tags of
+            responses, to the application and its clients.
         level: What caches in other processes share with this one.
 
     Attributes:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, MutableMapping
 from ..http.fields import find
 from ..http.message import Request, Response
 from .asgi_front import ASGIApp, Message, Scope
-from .gatekeeper import ClientGone
+from .proxy.gatekeeper import ClientGone
 
 __all__ = ["AppHandler"]
 

@@ -11,8 +11,8 @@ from ..http.identity import Client, Identity, Network, address_key
 from ..http.message import Headers, Request
 from ..http.ratelimit import ratelimit_fields, with_ratelimit
 from ..throttle import Admits, AdmitsLater, PathTemplates, TellsQuotas, normalized
-from .admission import ThrottleKey, left, taken, telling, too_many
 from .asgi_front import Arrivals, ASGIApp, Message, Receive, Scope, Send, request_of, respond
+from .proxy.admission import ThrottleKey, left, taken, telling, too_many
 
 __all__ = ["ThrottleMiddleware", "by_address_and_path", "identity_of"]
 

@@ -16,12 +16,12 @@ from typing import Any
 from ..errors import UpstreamError, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
 from ..http.framing import Limits, check_request
 from ..http.message import Headers
+from .engine.origin import Origin
+from .engine.pool import Pool
+from .engine.upstream import Timeouts, Upstream, UpstreamResponse
 from .httpx_attempts import Ending
 from .httpx_body import OneWrite, Streamed, body_of
 from .httpx_names import Names
-from .origin import Origin
-from .pool import Pool
-from .upstream import Timeouts, Upstream, UpstreamResponse
 
 __all__ = ["Carrier"]
 

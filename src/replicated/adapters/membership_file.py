@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ..readiness import ReadinessTracker
 from ..replica import Replica
+from .engine.upstream import Origin
 from .membership import Reading
-from .upstream import Origin
 
 __all__ = ["FileMembers", "parse_members"]
 

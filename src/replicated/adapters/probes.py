@@ -14,7 +14,7 @@ from ..clock import Clock, monotonic
 from ..errors import UpstreamError
 from ..readiness import ReadinessTracker
 from ..replica import Replica
-from .upstream import Origin, Timeouts, Upstream
+from .engine.upstream import Origin, Timeouts, Upstream
 
 __all__ = ["HttpProbe", "Probe", "ProbeLoop", "tcp_probe"]
 

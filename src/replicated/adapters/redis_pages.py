@@ -121,7 +121,7 @@ class RedisPagesStats:
 
 
 class RedisPages:
-    """Where an :class:`~replicated.adapters.http_cache.HttpCache` looks before it asks the origin.
+    """Where an :class:`~replicated.adapters.proxy.http_cache.HttpCache` looks before it asks the origin.
 
     A server that fails or is slow costs a miss at most ``deadline`` seconds, once in ``retry_every``, and
     never an error. Writes and changes are sent behind the answer. Changes that are not confirmed are sent

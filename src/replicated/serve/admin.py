@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..adapters.http_cache import HttpCache
-from ..adapters.purging import Purging
+from ..adapters.proxy.http_cache import HttpCache
+from ..adapters.proxy.purging import Purging
 from ..http.fields import problem
 from ..http.message import Request, Response
 from ..readiness import State

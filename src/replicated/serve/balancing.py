@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..adapters.session_pins import SessionPins
+from ..adapters.proxy.session_pins import SessionPins
 from ..adapters.waiting import WaitingRoom
 from ..balance import (
     Capped,

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..adapters.access_log import Access, json_lines
-from ..adapters.front import Front
-from ..adapters.front_limits import FrontLimits
-from ..adapters.strict_transport import redirect_to_https, strict_transport
+from ..adapters.front.access_log import Access, json_lines
+from ..adapters.front.front import Front
+from ..adapters.front.limits import FrontLimits
+from ..adapters.proxy.strict_transport import redirect_to_https, strict_transport
 from .admin import Admin
 from .certificate_shelf import CertificateShelf
 from .certificate_watch import CertificateWatch

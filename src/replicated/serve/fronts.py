@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from ..adapters.event_loop import loop_factory
-from ..adapters.front import Front
+from ..adapters.engine.event_loop import loop_factory
+from ..adapters.front.front import Front
 from .stopping import StopSequence
 
 __all__ = ["bind", "run_fronts"]

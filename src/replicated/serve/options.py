@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..adapters.engine.upstream import Origin
 from ..adapters.membership import Source
 from ..adapters.membership_file import FileMembers, parse_members
-from ..adapters.upstream import Origin
 from ..errors import MissingExtra
 from ..replica import Replica
 

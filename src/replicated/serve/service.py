@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 
 from .. import affinity
-from ..adapters.admission import ThrottleKey, admission
-from ..adapters.exchange import Exchange
-from ..adapters.gatekeeper import gatekeeper
-from ..adapters.http_cache import HttpCache
+from ..adapters.engine.upstream import Upstream
 from ..adapters.membership import MembershipLoop
-from ..adapters.probe_answers import ProbeAnswers
 from ..adapters.probes import HttpProbe, ProbeLoop
-from ..adapters.purging import Purging
-from ..adapters.upstream import Upstream
+from ..adapters.proxy.admission import ThrottleKey, admission
+from ..adapters.proxy.exchange import Exchange
+from ..adapters.proxy.gatekeeper import gatekeeper
+from ..adapters.proxy.http_cache import HttpCache
+from ..adapters.proxy.probe_answers import ProbeAnswers
+from ..adapters.proxy.purging import Purging
 from ..balance import Strategy
 from ..http.caching import HttpCacheRules
 from ..http.framing import Limits

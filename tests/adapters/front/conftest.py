@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from replicated.adapters.front import Front
-from replicated.adapters.front_limits import FrontLimits
+from replicated.adapters.front.front import Front
+from replicated.adapters.front.limits import FrontLimits
 from replicated.http.message import Request, Response
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import replicated.adapters.front_connection as where
+import replicated.adapters.front.connection as where
 from replicated.http.message import Request, Response
 
 GET = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n"

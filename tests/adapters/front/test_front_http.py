@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from replicated.adapters.gatekeeper import ClientGone
+from replicated.adapters.proxy.gatekeeper import ClientGone
 from replicated.errors import UpstreamBroken
 from replicated.http.message import Request, Response
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from replicated.adapters.front_body import HIGH_WATER
-from replicated.adapters.front_limits import FrontLimits
+from replicated.adapters.front.body import HIGH_WATER
+from replicated.adapters.front.limits import FrontLimits
 from replicated.http.framing import Limits
 from replicated.http.message import Request, Response
 
