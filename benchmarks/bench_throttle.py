@@ -26,7 +26,7 @@ from unittest import mock
 import limits
 import token_bucket
 from aiolimiter import AsyncLimiter
-from measure import emit, interleaved, put, table
+from measure import by_itself, emit, interleaved, put, table
 from pyrate_limiter import AbstractClock, InMemoryBucket, Limiter, Rate, SingleBucketFactory
 from throttled import RateLimiterType, Throttled, rate_limiter, store
 
@@ -148,7 +148,7 @@ def speed(count: int) -> dict[str, float]:
             for key in next(turns):
                 call(key)
 
-        return run
+        return by_itself(run)
 
     kinds = {"gcra": RateLimiterType.GCRA, "token bucket": RateLimiterType.TOKEN_BUCKET}
     windows = {
@@ -183,7 +183,7 @@ def per_loop(call: Callable[[], object]) -> Callable[[], None]:
         for _ in range(CALLS):
             call()
 
-    return run
+    return by_itself(run)
 
 
 def bytes_a_key(make: Callable[[int, int], Admit], count: int) -> float:
