@@ -141,7 +141,7 @@ class Throttle:
                         return 0.0
                 else:
                     plain[key] = now + unit
-                    if not now & 31:  # once in a while: idle keys must go also where no new ones come
+                    if not now & 255:  # once in a while: idle keys must go also where no new ones come
                         self._tidy()
                     return 0.0
         with self._lock:
