@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,8 +78,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Stack, St
     class Answered:
         """A probe by HTTP that finds what it asks for."""
 
-        def __init__(self, path: str) -> None:
-            self.upstream = SimpleNamespace(tls=None)
+        def __init__(self, path: str, *, tls: Any) -> None:
+            assert tls is None
 
         async def __call__(self, replica: Any) -> str | None:
             return None
@@ -239,3 +239,31 @@ def test_told_to_end_while_it_starts(play: Any) -> None:
         assert supervisor.log[-2:] == ["app-7 starts one", "app-7 ends with -15"]
 
     play(stack(1), story)
+
+
+def test_a_tier_over_tls_is_probed_whatever_its_certificate(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made out to a name that clients know, and not to where a replica listens."""
+    given: list[ssl.SSLContext | None] = []
+
+    class Asked:
+        def __init__(self, path: str, *, tls: ssl.SSLContext | None) -> None:
+            given.append(tls)
+
+        async def __call__(self, replica: Any) -> str | None:
+            return None
+
+    async def story(keeper: Keeper, supervisor: MadeUpSupervisor, said: list[str]) -> None:
+        monkeypatch.setattr(where, "HttpProbe", Asked)
+        assert await keeper.roll()
+        plain, shown = given
+        assert plain is None
+        assert shown is not None
+        assert (shown.verify_mode, shown.check_hostname) == (ssl.CERT_NONE, False)
+
+    text = (
+        '[app]\ncommand = "run"\nport = 9001\nprobe = "/"\n'
+        '[edge]\nupstream = "app"\nport = 8001\ntls-self-signed = true\n'
+    )
+    play(read_stack(text), story)

@@ -7,6 +7,7 @@ deadline, never more than so many at once; and a loop that was stalled does not 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from ..clock import Clock, monotonic
 from ..errors import UpstreamError
 from ..readiness import ReadinessTracker
 from ..replica import Replica
+from .engine.origin import authority
 from .engine.upstream import Origin, Timeouts, Upstream
 
 __all__ = ["HttpProbe", "Probe", "ProbeLoop", "tcp_probe"]
@@ -33,12 +35,15 @@ class HttpProbe:
     Args:
         path: What to ask for.
         host: The Host header to send; the replica's own address by default.
+        tls: For replicas at https; by default the system's trust, verified.
 
     Raises:
         ValueError: ``path`` or ``host`` is not one.
     """
 
-    def __init__(self, path: str = "/readyz", *, host: str | None = None) -> None:
+    def __init__(
+        self, path: str = "/readyz", *, host: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
             raise ValueError(f"path must begin with a slash and have no spaces, not {path!r}")
         if host is not None and (not host or not host.isascii() or not host.isprintable() or " " in host):
@@ -46,12 +51,13 @@ class HttpProbe:
         self.path = path.encode()
         self.host = host
         # The deadline of the whole probe is the loop's: these only must not come before it.
-        self.upstream = Upstream(timeouts=Timeouts(connect=3600, first_byte=3600, read=3600), max_idle=0)
+        timeouts = Timeouts(connect=3600, first_byte=3600, read=3600)
+        self.upstream = Upstream(timeouts=timeouts, max_idle=0, tls=tls)
 
     async def __call__(self, replica: Replica) -> str | None:
         """Probe one replica."""
         origin = Origin.parse(replica.url)
-        host = self.host or (f"[{origin.host}]" if ":" in origin.host else origin.host) + f":{origin.port}"
+        host = self.host or authority(origin.host, origin.port)
         headers = [(b"host", host.encode()), (b"user-agent", b"replicated-probe"), (b"connection", b"close")]
         try:
             response = await self.upstream.send(origin, "GET", self.path, headers)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..adapters.engine.origin import authority
 from ..adapters.front.access_log import Access, json_lines
 from ..adapters.front.front import Front
 from ..adapters.front.limits import FrontLimits
@@ -96,8 +97,7 @@ class Listening:
             why = error.strerror or error
             raise ValueError(f"cannot listen on {address[0]}:{address[1]}: {why}") from None
         self.fronts.append((front, sock))
-        host, port = sock.getsockname()[:2]
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{scheme}://{authority(*sock.getsockname()[:2])}"
 
     def close(self) -> None:
         """Close the sockets."""

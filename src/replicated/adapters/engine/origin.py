@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ...errors import UpstreamExhausted, UpstreamUnreachable
 
-__all__ = ["Origin", "unreachable"]
+__all__ = ["Origin", "authority", "unreachable"]
 
 HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
@@ -60,6 +60,11 @@ class Origin(NamedTuple):
             raise ValueError(f"url must name an origin alone, without path, query or user, not {url!r}")
         tls = parts.scheme == "https"
         return cls(host, (443 if tls else 80) if port is None else port, tls)
+
+
+def authority(host: str, port: int | str) -> str:
+    """Return a host and a port as they stand in a URL, where an IPv6 address has brackets around it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unreachable(origin: Origin, error: Exception) -> UpstreamUnreachable:

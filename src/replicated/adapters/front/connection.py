@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 
 from ...http.framing import Violation
 from ...http.heads import Head
+from ..engine.origin import authority
 from ..proxy.gatekeeper import ClientGone
 from .body import Arriving
 from .serving import serve
@@ -192,7 +193,7 @@ class FrontConnection(asyncio.Protocol):
         name = self.transport.get_extra_info("sockname")
         if not isinstance(name, tuple):
             return b"localhost"
-        return (f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}").encode()
+        return authority(name[0], name[1]).encode()
 
     def offer(self, found: Head | Violation) -> None:
         """Hand what was found to the task."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from ...adapters.engine.origin import authority
 from ..serve_command import serve
 
 __all__ = ["Process", "Stack", "Tier", "read_stack"]
@@ -83,8 +84,8 @@ class Tier:
 
     def numbered(self, number: int) -> tuple[str, str]:
         """Return the name and the URL of one replica; numbers begin with 1."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.name}-{number}", f"http{'s' if self.tls else ''}://{host}:{self.port + number - 1}"
+        where = authority(self.host, self.port + number - 1)
+        return f"{self.name}-{number}", f"http{'s' if self.tls else ''}://{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,7 @@ class Stack:
             known = {"{host}": tier.host, "{port}": port, "{name}": name}
             words = [re.sub(r"\{(host|port|name)\}", lambda m: known[m[0]], word) for word in tier.command]
             return Process(name, url, (sys.executable, "-m", "replicated.serve.leash", *words), environment)
-        host = f"[{tier.host}]" if ":" in tier.host else tier.host
-        arguments = ["--listen", f"{host}:{port}", "--name", name]
+        arguments = ["--listen", authority(tier.host, port), "--name", name]
         arguments += ["--members", str(members / f"{tier.upstream}.members")]
         probe = self.tiers[tier.upstream].probe
         if probe is not None:
