@@ -285,6 +285,18 @@ def test_what_belongs_to_no_body_is_bounded(data: bytes) -> None:
     assert isinstance(exchange(data, split=100), UpstreamBroken)
 
 
+def test_white_space_behind_a_value_is_no_part_of_it() -> None:
+    """A length with a space behind it is that length to whoever comes next as well."""
+
+    async def main() -> None:
+        connection, _ = opened()
+        connection.data_received(H + b"content-length: 2 \t\r\nx-a:\t b c \r\n\r\nok")
+        assert connection.headers == [(b"content-length", b"2"), (b"x-a", b"b c")]
+        assert connection.complete
+
+    asyncio.run(main())
+
+
 def test_a_large_body_in_one_piece_with_its_header_is_no_large_header() -> None:
     """Only what is header counts as such."""
     body = b"x" * HIGH_WATER * 2

@@ -329,7 +329,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # else it is a trailer, which nobody may rely on
-            self.headers.append((name.lower(), value))
+            # llhttp leaves the white space behind a value, which is no part of it (RFC 9112, 5).
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
