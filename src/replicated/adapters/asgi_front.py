@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from ..http.fields import find
 from ..http.message import Handler, Request, Response
+from .http_date import http_date
 from .proxy.gatekeeper import ClientGone
-from .proxy.http_cache import http_date
 
 __all__ = [
     "ASGIApp",

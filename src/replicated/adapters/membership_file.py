@@ -18,7 +18,7 @@ from ..replica import Replica
 from .engine.upstream import Origin
 from .membership import Reading
 
-__all__ = ["FileMembers", "parse_members"]
+__all__ = ["FileMembers", "named_url", "parse_members", "parse_row"]
 
 FIELDS = ("id", "url", "weight", "zone", "incarnation")
 
@@ -115,8 +115,7 @@ def parse_line(number: int, line: str) -> dict[str, object] | None:
         words = shlex.split(line, comments=True)
         if not words:
             return None
-        id, equals, url = words[0].partition("=")
-        row: dict[str, object] = {"id": id, "url": url} if equals and "/" not in id else {"url": words[0]}
+        row: dict[str, object] = {**named_url(words[0])}
         for word in words[1:]:
             name, _, value = word.partition("=")
             row[name] = float(value) if name == "weight" else value
@@ -125,7 +124,18 @@ def parse_line(number: int, line: str) -> dict[str, object] | None:
     return row
 
 
+def named_url(text: str) -> dict[str, str]:
+    """Read ``URL`` or ``ID=URL``; a URL may have an equals sign as well, behind a slash."""
+    id, equals, url = text.partition("=")
+    return {"id": id, "url": url} if equals and "/" not in id else {"url": text}
+
+
 def parse_row(row: object) -> Replica:
+    """Return the replica of one table of a file; without an id it is known by its host and port.
+
+    Raises:
+        ValueError: It is none.
+    """
     if not isinstance(row, dict):
         raise ValueError(f"a replica must have a url and perhaps {', '.join(FIELDS)}, not {row!r}")
     if strange := [name for name in row if name not in FIELDS]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..clock import Clock, monotonic
-from .redis_link import RedisLink, seconds_above_zero
+from .arguments import seconds_above_zero
+from .redis_link import RedisLink
 
 __all__ = ["AsyncRedisLevel", "RedisLevelStats"]
 

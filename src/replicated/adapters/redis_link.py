@@ -12,17 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..clock import Clock
+from .arguments import seconds_above_zero
 
-__all__ = ["RedisLink", "seconds_above_zero"]
-
-
-def seconds_above_zero(**numbers: object) -> None:
-    """Refuse what is no finite number of seconds above zero, by its name."""
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TypeError(f"{name} must be a number of seconds, not {number!r}")
-        if not 0 < number < math.inf:
-            raise ValueError(f"{name} must be seconds above zero, not {number!r}")
+__all__ = ["RedisLink"]
 
 
 class RedisLink:

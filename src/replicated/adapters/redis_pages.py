@@ -27,7 +27,8 @@ from typing import Any
 from ..clock import Clock, monotonic
 from ..http.packing import pack, unpack
 from ..http.stored import Stored
-from .redis_link import RedisLink, seconds_above_zero
+from .arguments import seconds_above_zero
+from .redis_link import RedisLink
 
 __all__ = ["RedisPages", "RedisPagesStats"]
 

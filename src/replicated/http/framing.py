@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from .fields import token_list
 from .message import Headers
 
-__all__ = ["IN_TARGET", "IN_TOKEN", "IN_VALUE", "Limits", "Violation", "check_fields", "check_request"]
+__all__ = [
+    "IN_TARGET",
+    "IN_TOKEN",
+    "IN_VALUE",
+    "Limits",
+    "Violation",
+    "check_fields",
+    "check_method",
+    "check_request",
+]
 
 DIGITS = re.compile(rb"[0-9]{1,18}")
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -77,11 +86,8 @@ class Violation:
 
 def check_request(method: str, target: bytes, headers: Headers, limits: Limits) -> Violation | None:
     """Return why a request may not pass, or None. O(size of the head)."""
-    if method not in USUAL:
-        if method in ("CONNECT", "TRACE"):
-            return Violation(405, f"{method} is not forwarded")
-        if not method.isascii() or not method or method.encode().translate(None, IN_TOKEN):
-            return Violation(400, "the method has a character that it may not have")
+    if method not in USUAL and (violation := check_method(method)) is not None:
+        return violation
     if len(target) > limits.target:
         return Violation(414, f"the request target is longer than {limits.target} bytes")
     if not target.startswith(b"/") and not (method == "OPTIONS" and target == b"*"):
@@ -100,6 +106,15 @@ def check_request(method: str, target: bytes, headers: Headers, limits: Limits) 
     if all_values.translate(None, IN_VALUE):
         return Violation(400, "a header value has a character that it may not have")
     return check_fields(headers, dict(headers), limits)
+
+
+def check_method(method: str) -> Violation | None:
+    """Return why a request may not pass by its method, or None."""
+    if method in ("CONNECT", "TRACE"):
+        return Violation(405, f"{method} is not forwarded")
+    if not method.isascii() or not method or method.encode().translate(None, IN_TOKEN):
+        return Violation(400, "the method has a character that it may not have")
+    return None
 
 
 def check_fields(headers: Headers, fields: dict[bytes, bytes], limits: Limits) -> Violation | None:

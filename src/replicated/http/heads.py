@@ -16,7 +16,7 @@ import re
 from typing import NamedTuple
 
 from .fields import token_list
-from .framing import IN_TARGET, IN_TOKEN, IN_VALUE, Limits, Violation, check_fields
+from .framing import IN_TARGET, IN_TOKEN, IN_VALUE, Limits, Violation, check_fields, check_method
 from .message import Headers
 
 __all__ = ["Fields", "Head", "HeadReader", "parse_line"]
@@ -128,11 +128,10 @@ class HeadReader:
             return Violation(400, "the request line must end with a version")
         method = METHODS.get(verb)
         if method is None:
-            if not verb or verb.translate(None, IN_TOKEN):
-                return Violation(400, "the method has a character that it may not have")
-            method = verb.decode("ascii")
-            if method in ("CONNECT", "TRACE"):
-                return Violation(405, f"{method} is not forwarded")
+            method = verb.decode("latin-1")
+            violation = check_method(method)
+            if violation is not None:
+                return violation
         if len(target) > self.limits.target:
             return Violation(414, f"the request target is longer than {self.limits.target} bytes")
         if not target or target.translate(None, IN_TARGET):

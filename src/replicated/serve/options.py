@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..adapters.engine.upstream import Origin
 from ..adapters.membership import Source
-from ..adapters.membership_file import FileMembers, parse_members
+from ..adapters.membership_file import FileMembers, named_url, parse_members, parse_row
 from ..errors import MissingExtra
 from ..replica import Replica
 
@@ -98,14 +97,11 @@ def upstreams(specifications: Sequence[str]) -> tuple[Replica, ...]:
     """
     replicas: dict[str, Replica] = {}
     for specification in specifications:
-        name, equals, url = specification.partition("=")
-        if not equals or "/" in name:
-            name, url = "", specification
-        if " " in url:
+        row = named_url(specification)
+        if " " in row["url"]:
             (replica,) = parse_members(specification)
         else:
-            origin = Origin.parse(url)
-            replica = Replica(name or f"{origin.host}:{origin.port}", url.rstrip("/"))
+            replica = parse_row(row)
         if replica.id in replicas:
             raise ValueError(f"two upstreams are called {replica.id!r}")
         replicas[replica.id] = replica

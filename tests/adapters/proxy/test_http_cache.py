@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicated.adapters.proxy.http_cache import HttpCache, http_date
+from replicated.adapters.http_date import http_date
+from replicated.adapters.proxy.http_cache import HttpCache
 from replicated.http.caching import HttpCacheRules
 from replicated.http.dates import parse_date
 from replicated.http.fields import find

@@ -10,11 +10,12 @@ import asyncio
 import math
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ...errors import UpstreamBroken, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
 from ...http.fields import find
 from ...http.message import REPEATABLE, Headers
+from ..arguments import seconds_above_zero
 from .connection import Connection
 from .origin import Origin, unreachable
 from .pool import Pool
@@ -49,12 +50,7 @@ class Timeouts:
     idle: float = 4.0
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be seconds above zero, not {value!r}")
+        seconds_above_zero(**asdict(self))
 
 
 class UpstreamResponse:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ...http.heads import HeadReader
 from ...http.identity import Identity
 from ...http.message import Handler
-from ..proxy.http_cache import http_date
+from ..http_date import http_date
 from .access_log import Access
 from .connection import FrontConnection
 from .limits import FrontLimits

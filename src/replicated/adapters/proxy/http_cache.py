@@ -15,7 +15,6 @@ from typing import assert_never
 from ...cache import Cache
 from ...clock import Clock, monotonic
 from ...http.caching import RESCUED, Confirmed, Fetch, HttpCacheRules, Keep, Mismatch, Pass, Serve
-from ...http.dates import format_date
 from ...http.fields import find, problem
 from ...http.identity import Identity
 from ...http.message import Handler, Request, Response
@@ -25,7 +24,7 @@ from .page_flight import PageFlight
 from .pages import Pages
 from .recording import Allowance, Recording
 
-__all__ = ["HttpCache", "http_date"]
+__all__ = ["HttpCache"]
 
 PATIENCE = 5.0
 """Seconds that a request waits for another's fetch of the same page, as nginx's proxy_cache_lock_timeout."""
@@ -39,11 +38,6 @@ MOST_KEYS = 10_000
 GATEWAY = frozenset((502, 503, 504))
 """Answers that speak of the replicas and not of the request: those who wait for the same page get them too.
 Another error may be the fault of this very request, which must not be able to break the page for others."""
-
-
-def http_date() -> bytes:
-    """Return the time of day as HTTP writes it."""
-    return format_date(int(time.time()))
 
 
 class HttpCache:
