@@ -14,13 +14,14 @@ import platform
 import random
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-__all__ = ["by_itself", "emit", "interleaved", "per_call", "put", "table"]
+__all__ = ["by_itself", "emit", "interleaved", "per_call", "put", "simulated", "table"]
 
 
 def interleaved(
@@ -107,3 +108,17 @@ def put(page: Path, parts: Mapping[str, str]) -> None:
         if places != 1:
             raise ValueError(f"{page.name} must have one place between two {mark}, not {places}")
     page.write_text(text, "utf-8")
+
+
+def simulated(script: str, table: Callable[[int, int], str], page: Path, name: str, requests: int) -> None:
+    """Print what ``table(requests, seed)`` returns, and put it into a page where ``--write`` says so."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--requests", type=int, default=requests)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {page.name}")
+    options = parser.parse_args()
+    note = f"`{script} --requests {options.requests} --seed {options.seed}`"
+    text = f"{table(options.requests, options.seed).rstrip()}\n\n{note}"
+    print(text)
+    if options.write:
+        put(page, {name: text})

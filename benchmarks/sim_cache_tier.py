@@ -6,12 +6,11 @@ All have the same memory together. ``python benchmarks/sim_cache_tier.py`` print
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import random
 from pathlib import Path
 
-from measure import put
+from measure import simulated
 
 from replicated.balance import RandomChoice, RingHash, Strategy
 from replicated.cache import Cache
@@ -96,18 +95,5 @@ def table(requests: int, seed: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=400_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
-    options = parser.parse_args()
-    note = f"`sim_cache_tier.py --requests {options.requests} --seed {options.seed}`"
-    text = f"{table(options.requests, options.seed)}\n\n{note}"
-    print(text)
-    if options.write:
-        put(PAGE, {"cache_tier": text})
-
-
 if __name__ == "__main__":
-    main()
+    simulated("sim_cache_tier.py", table, PAGE, "cache_tier", 400_000)

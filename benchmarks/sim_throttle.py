@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable
@@ -14,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from measure import put
+from measure import simulated
 
 from replicated.clock import Clock
 from replicated.replica import Replica
@@ -152,19 +151,5 @@ def table(requests: int, seed: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
-    """Print the table, and write it where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
-    options = parser.parse_args()
-    note = f"`sim_throttle.py --requests {options.requests} --seed {options.seed}`"
-    text = f"{table(options.requests, options.seed)}\n{note}"
-    print(text)
-    if options.write:
-        put(PAGE, {"sharing": text})
-
-
 if __name__ == "__main__":
-    main()
+    simulated("sim_throttle.py", table, PAGE, "sharing", 20_000)

@@ -51,30 +51,29 @@ def test_full_replicas_let_others_wait():
 
     async def main() -> None:
         asked = service(max_in_flight=1, queue=1, queue_timeout=0.05)
-        await asked.startup()
-        room = asked.waiting
-        assert room is not None
-        first, second = await room.decide(), await room.decide()
-        assert isinstance(first, Forward)
-        assert isinstance(second, Forward)
-        third = asyncio.create_task(room.decide())
-        await asyncio.sleep(0)
-        refused = await room.decide()
-        assert isinstance(refused, Unavailable)
-        asked.tier.finish(first, Outcome.success())
-        served = await third
-        assert isinstance(served, Forward)
-        assert served.replica == first.replica
-        late = await room.decide()
-        assert isinstance(late, Unavailable)
-        assert "0.05 s" in late.reason
-        waiting = asyncio.create_task(room.decide())
-        await asyncio.sleep(0)
-        asked.tier.readiness.add(Replica("new"))
-        fourth = await waiting
-        assert isinstance(fourth, Forward)
-        assert fourth.replica.id == "new"
-        await asked.shutdown()
+        async with asked:
+            room = asked.waiting
+            assert room is not None
+            first, second = await room.decide(), await room.decide()
+            assert isinstance(first, Forward)
+            assert isinstance(second, Forward)
+            third = asyncio.create_task(room.decide())
+            await asyncio.sleep(0)
+            refused = await room.decide()
+            assert isinstance(refused, Unavailable)
+            asked.tier.finish(first, Outcome.success())
+            served = await third
+            assert isinstance(served, Forward)
+            assert served.replica == first.replica
+            late = await room.decide()
+            assert isinstance(late, Unavailable)
+            assert "0.05 s" in late.reason
+            waiting = asyncio.create_task(room.decide())
+            await asyncio.sleep(0)
+            asked.tier.readiness.add(Replica("new"))
+            fourth = await waiting
+            assert isinstance(fourth, Forward)
+            assert fourth.replica.id == "new"
 
     asyncio.run(main())
 

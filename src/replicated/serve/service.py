@@ -85,13 +85,6 @@ class Service:
             ready_path=options.ready_path,
         )
 
-    async def __aenter__(self) -> Service:
-        await self.startup()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.shutdown()
-
     def pipeline(self) -> Handler:
         """Return the handlers, in the order of the pattern."""
         options, identity = self.options, self.identity
@@ -148,7 +141,7 @@ class Service:
         self.was_ready = self.was_ready or bool(self.tier.readiness.ready)
         return self.was_ready
 
-    async def startup(self) -> None:
+    async def __aenter__(self) -> Service:
         """Learn who the members are, and start the probes."""
         readiness = self.tier.readiness
         probes = None if self.probe is None else ProbeLoop(readiness, self.probe)
@@ -167,8 +160,9 @@ class Service:
             await self.running.enter_async_context(members)
         if probes is not None:
             await self.running.enter_async_context(probes)
+        return self
 
-    async def shutdown(self) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         """Stop the probes, and close the connections that are idle."""
         await self.running.aclose()
         await self.upstream.aclose()
