@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -464,3 +465,37 @@ def edge(running: Edge, recorder: Recorder) -> Edge:
     """The edge, and a replica that has seen nothing yet."""
     recorder.forget()
     return running
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[[Callable[[int], list[str]]], int]]:
+    """Run ``words(port)`` and wait until it listens on that port; what still runs is ended in the end."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(words: Callable[[int], list[str]]) -> int:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        output = tmp_path / "output"
+        with output.open("wb") as written:
+            process = subprocess.Popen(words(port), cwd=tmp_path, stdout=written, stderr=written)
+        running.append(process)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                assert process.poll() is None, output.read_text()
+                assert time.monotonic() < deadline, output.read_text()
+                time.sleep(0.02)
+            else:
+                return port
+
+    yield run
+    for process in running:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +20,23 @@ def blocks(heading: str) -> list[str]:
     return re.findall(r"```\w+\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., tuple[str, int]]]:
+def start(tmp_path: Path, program: Any) -> Callable[..., tuple[str, int]]:
     """Write a configuration, with its ports put right, and start a program that reads it."""
-    running: list[subprocess.Popen[bytes]] = []
 
     def start(command: list[str], configuration: str, tier: tuple[str, int]) -> tuple[str, int]:
-        program = shutil.which(command[0], path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-        if program is None:
+        found = shutil.which(command[0], path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+        if found is None:
             pytest.skip(f"{command[0]} is not installed")
-        port = free_port()
-        configuration = configuration.replace("8080", str(tier[1])).replace("8000", str(port))
-        (tmp_path / "configuration").write_text(configuration)
-        words = [word.format(directory=tmp_path, port=port) for word in command[1:]]
-        output = (tmp_path / "output").open("wb")
-        running.append(subprocess.Popen([program, *words], stdout=output, stderr=output))
-        output.close()
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-            except OSError:
-                assert running[-1].poll() is None, (tmp_path / "output").read_text()
-                assert time.monotonic() < deadline, (tmp_path / "output").read_text()
-                time.sleep(0.02)
-            else:
-                return "127.0.0.1", port
 
-    yield start
-    for process in running:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
+        def words(port: int) -> list[str]:
+            written = configuration.replace("8080", str(tier[1])).replace("8000", str(port))
+            (tmp_path / "configuration").write_text(written)
+            return [found, *(word.format(directory=tmp_path, port=port) for word in command[1:])]
+
+        return "127.0.0.1", program(words)
+
+    return start
 
 
 def ask(address: tuple[str, int], sent: bytes) -> bytes:
