@@ -25,13 +25,14 @@ class Client:
         self.writer = writer
 
     def send(self, *pieces: bytes) -> None:
-        """Send."""
-        self.writer.write(b"".join(pieces))
+        """Send, as to a socket: whether the other end has just left makes no difference."""
+        if not self.writer.is_closing():  # where uvloop raises and asyncio does not
+            self.writer.write(b"".join(pieces))
 
     async def slowly(self, data: bytes) -> None:
         """Send byte by byte."""
         for byte in data:
-            self.writer.write(bytes([byte]))
+            self.send(bytes([byte]))
             await asyncio.sleep(0)
 
     async def head(self) -> bytes:
