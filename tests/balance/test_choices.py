@@ -203,6 +203,23 @@ def test_a_router_keeps_to_its_part():
     assert len(strategy.chosen(fleet(3))) == 3
     with pytest.raises(ValueError, match="size"):
         Subset(0, "router-1")
+    with pytest.raises(ValueError, match="router must not be empty"):
+        Subset(5, "")
+    with pytest.raises(TypeError, match="router must be a str, not 7"):
+        Subset(5, 7)  # type: ignore[arg-type]
+
+
+def test_a_part_of_each_zone():
+    """Behind a preference for a zone each side has its part, and neither is chosen anew for every pick."""
+    ready, subset = zones(20, 20), Subset(3, "router-1", PowerOfTwo(rng=random.Random(1)))
+    strategy = PreferZone("here", subset, overprovision=1.0, rng=random.Random(2))
+    lacking = ready.without({f"n{i}" for i in range(10)})
+    served = {strategy.pick(lacking).id for _ in range(300)}
+    assert len(served) == 6
+    assert sum(name.startswith("n") for name in served) == 3
+    near, far = strategy._views.near, strategy._views.far
+    parts = [subset.chosen(near), subset.chosen(far)] * 2
+    assert len(set(map(id, parts))) == 2
 
 
 def test_routers_spread():

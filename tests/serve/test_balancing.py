@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from replicated import Forward, Outcome, Replica, State, Unavailable
+from replicated import Forward, Outcome, ReadySet, Replica, State, Unavailable
+from replicated.adapters.membership_file import FileMembers
+from replicated.balance import Subset
 from replicated.serve import options
 from replicated.serve.balancing import SECRET, session_pins
 from replicated.serve.options import ServeOptions
@@ -44,6 +46,61 @@ def test_the_own_zone_serves():
     decision = tier.decide()
     assert isinstance(decision, Forward)
     assert decision.replica.id == "a"
+
+
+def asked_by(service: Service, times: int = 60) -> set[str]:
+    """Return who serves requests one after the other."""
+    found = set()
+    for _ in range(times):
+        decision = service.tier.decide()
+        assert isinstance(decision, Forward)
+        found.add(decision.replica.id)
+        service.tier.finish(decision, Outcome.success())
+    return found
+
+
+def test_each_router_uses_a_part(tmp_path: Path):
+    """A router keeps to its part of the fleet, heeds who joins and leaves, and others have other parts."""
+
+    def part(router: str, names: list[str]) -> set[str]:
+        return {r.id for r in Subset(5, router).chosen(ReadySet([Replica(name) for name in names]))}
+
+    names = [f"r{i}" for i in range(40)]
+    file = tmp_path / "members"
+
+    def write(names: list[str]) -> None:
+        file.write_text("".join(f"{name}=http://127.0.0.1:1\n" for name in names))
+
+    async def main() -> None:
+        write(names)
+        routers = [
+            service(replicas=(), members=FileMembers(file, period=0.01), subset=5, subset_as=name)
+            for name in ("router-1", "router-2")
+        ]
+        async with asyncio.timeout(30), routers[0], routers[1]:
+            parts = [asked_by(router) for router in routers]
+            assert parts == [part("router-1", names), part("router-2", names)]
+            assert parts[0] != parts[1]
+            changed = asyncio.Event()
+            routers[0].tier.readiness.subscribe(lambda _: changed.set())
+            left = sorted(parts[0])[0]
+            stay = [name for name in names if name != left]
+            write(stay)
+            await changed.wait()
+            assert asked_by(routers[0]) == part("router-1", stay)
+            assert parts[0] - asked_by(routers[0]) == {left}
+
+    asyncio.run(main())
+
+
+def test_a_full_part_is_helped_by_the_next():
+    """Where all replicas of a router's part are full, the next of its order serve, its own zone first."""
+    fleet = tuple(Replica(f"r{i}", f"http://127.0.0.1:{9000 + i}", zone="ab"[i % 2]) for i in range(20))
+    asked = service(replicas=fleet, zone="a", subset=2, subset_as="router", max_in_flight=1)
+    served = [asked.tier.decide() for _ in range(4)]
+    assert all(isinstance(decision, Forward) and decision.replica.zone == "a" for decision in served)
+    mine = Subset(4, "router").chosen(ReadySet([replica for replica in fleet if replica.zone == "a"]))
+    assert {decision.replica for decision in served if isinstance(decision, Forward)} == set(mine)
 
 
 def test_full_replicas_let_others_wait():
@@ -127,6 +184,10 @@ def test_the_secret_of_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     [
         ({"pin": "stay"}, "pin needs an affinity"),
         ({"pin_hard": True, **KEPT}, "pin_hard needs a pin"),
+        ({"subset": 1, "subset_as": "r", **KEPT}, "subset goes without an affinity"),
+        ({"subset": 1}, "subset needs a name for this router"),
+        ({"subset_as": "router"}, "subset_as needs a subset"),
+        ({"subset": 0, "subset_as": "router"}, "size must be 1 or more, not 0"),
         ({"queue": 5}, "queue needs a max_in_flight"),
         ({"max_in_flight": 1, "queue_timeout": 0.0}, "timeout must be above 0"),
         ({"slow_start": 0.0}, "window must be above 0"),

@@ -15,6 +15,8 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from replicated import ReadySet, Replica
+from replicated.balance import Subset
 from replicated.serve.cli import replicated
 
 READY = ("--probe", "/readyz", "--probe-period", "0.1")
@@ -63,6 +65,20 @@ def test_only_the_ready_are_asked(serve, backends) -> None:
         assert {client.get("/x").headers["x-replica"] for _ in range(20)} == {"b"}
     assert not backends[0].asked
     assert not backends[2].asked
+
+
+def test_a_router_has_its_part(serve, backends) -> None:
+    """With a subset each router asks its own replicas alone, by its name or else by its host's and port."""
+    flags = (*upstreams(backends), "--subset", "1")
+    served = [serve(*flags, "--subset-as", "one"), serve(*flags, "--subset-as", "two"), serve(*flags)]
+    parts = []
+    for one in served:
+        with httpx.Client(base_url=one.url) as client:
+            parts.append({client.get("/x").headers["x-replica"] for _ in range(10)})
+    fleet = ReadySet([Replica(name) for name in "abc"])
+    assert parts[:2] == [{Subset(1, name).chosen(fleet)[0].id} for name in ("one", "two")]
+    assert parts[0] != parts[1]
+    assert len(parts[2]) == 1
 
 
 def test_a_session_stays(serve, backends) -> None:

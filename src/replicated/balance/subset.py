@@ -22,7 +22,6 @@ __all__ = ["Subset"]
 
 class _View(NamedTuple):
     ready: ReadySet
-    order: tuple[str, ...]
     chosen: ReadySet
 
 
@@ -40,17 +39,25 @@ class Subset:
         strategy: Who serves of the replicas chosen; ``PowerOfTwo()`` when left out.
 
     Raises:
-        ValueError: ``size`` is below 1.
+        ValueError: ``size`` is below 1, or ``router`` is empty.
+        TypeError: ``size`` is not a whole number, or ``router`` is not a str.
     """
 
-    __slots__ = ("_view", "router", "size", "strategy")
+    __slots__ = ("_order", "_views", "router", "size", "strategy")
 
     def __init__(self, size: int, router: str, strategy: Strategy | Pick | None = None) -> None:
         count("size", size, least=1)
+        if not isinstance(router, str):
+            raise TypeError(f"router must be a str, not {router!r}")
+        if not router:
+            raise ValueError("router must not be empty: routers of one name use the same replicas")
         self.size = size
         self.router = router
         self.strategy = PowerOfTwo() if strategy is None else as_strategy(strategy)
-        self._view = _View(ReadySet(), (), ReadySet())
+        nobody = ReadySet()
+        self._order: tuple[object, tuple[str, ...]] = (nobody.members, ())
+        # Two of them, swapped whole: before a strategy of zones stand a near and a far side in turns.
+        self._views = (_View(nobody, nobody), _View(nobody, nobody))
 
     def pick(self, ready: Sequence[Replica], key: Key = None) -> Replica | None:
         """Return the strategy's pick of this router's replicas."""
@@ -60,16 +67,20 @@ class Subset:
 
     def chosen(self, ready: ReadySet) -> ReadySet:
         """Return this router's part of ``ready``."""
-        view = self._view
-        if view.ready is not ready:
-            order = view.order
-            if view.ready.members is not ready.members:
-                places = {replica.id: key_fraction(replica.id, self.router) for replica in ready.members}
-                order = tuple(sorted(places, key=places.__getitem__))
-            weights = ready.weights
-            chosen = ready.only(set(islice((id for id in order if id in weights), self.size)))
-            view = self._view = _View(ready, order, chosen)
-        return view.chosen
+        first, second = self._views
+        if first.ready is ready:
+            return first.chosen
+        if second.ready is ready:
+            return second.chosen
+        members, order = self._order
+        if members is not ready.members:
+            places = {replica.id: key_fraction(replica.id, self.router) for replica in ready.members}
+            order = tuple(sorted(places, key=places.__getitem__))
+            self._order = (ready.members, order)
+        weights = ready.weights
+        chosen = ready.only(set(islice((id for id in order if id in weights), self.size)))
+        self._views = (_View(ready, chosen), first)
+        return chosen
 
     def started(self, replica: Replica) -> None:
         """Hear that a request goes to ``replica``."""

@@ -23,6 +23,7 @@ from ..balance import (
     RingHash,
     RoundRobin,
     Strategy,
+    Subset,
 )
 from ..pins import Pins
 from ..readiness import OutlierDetector, ProbePolicy, ReadinessTracker, SlowStart
@@ -59,6 +60,13 @@ def balancing(options: ServeOptions) -> Balancing:
         ValueError: One flag needs another, or goes without it.
     """
     strategy = named(options)
+    if options.subset is not None:
+        if options.affinity is not None:
+            raise ValueError("subset goes without an affinity: each router would keep a key somewhere else")
+        if options.subset_as is None:
+            raise ValueError("subset needs a name for this router, subset_as: each uses other replicas")
+        # Inside of the other two: the nearest of its zone's, and who comes next where all of those are full.
+        strategy = Subset(options.subset, options.subset_as, strategy)
     if options.zone is not None:
         strategy = PreferZone(options.zone, strategy)
     if options.max_in_flight is None:

@@ -133,6 +133,16 @@ SECTIONS: dict[str, list[Flag]] = {
         flag("--pin-hard", is_flag=True, help="Refuse a pinned session rather than serve it elsewhere."),
         flag("--zone", help="Where this is: prefer replicas of the same zone, while they suffice."),
         flag(
+            "--subset",
+            type=click.IntRange(min=1),
+            help="Of a large fleet use only so many replicas, others than the next router uses.",
+        ),
+        flag(
+            "--subset-as",
+            metavar="ROUTER",
+            help="The name of this router, which says which.  [default: host name and port]",
+        ),
+        flag(
             "--max-in-flight",
             type=click.IntRange(min=1),
             help="Requests that each replica may have in flight; others wait.",

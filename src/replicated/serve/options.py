@@ -49,6 +49,8 @@ class ServeOptions:
     pin_ttl: float = 3600.0
     pin_hard: bool = False
     zone: str | None = None
+    subset: int | None = None
+    subset_as: str | None = None
     max_in_flight: int | None = None
     queue: int | None = None
     queue_timeout: float = 1.0

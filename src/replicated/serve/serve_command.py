@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +47,9 @@ def serve(
     """
     hold_lifeline()
     edge = EdgeOptions(**{name: flags.pop(name) for name in EdgeOptions.__slots__})
+    if flags["subset"] is not None and flags["subset_as"] is None:
+        # Another one for every router, those of one machine too, and the same after a restart with that port.
+        flags["subset_as"] = f"{socket.gethostname()}:{edge.listen[1] or os.getpid()}"
     with refusing():
         service = Service(
             ServeOptions(
