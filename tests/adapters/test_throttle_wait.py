@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import anyio
 import pytest
 
+from replicated.adapters.redis_throttle import AsyncRedisThrottle
 from replicated.adapters.throttle_wait import AsyncWaiter, Waiter
 from replicated.errors import Refused
 from replicated.testing import ManualClock
@@ -284,6 +287,229 @@ async def test_task_limits() -> None:
             await waiter.take()
         opened.set()
     assert waiter.waiting() == 0
+
+
+class FarAway:
+    """A bucket that answers by coroutines, in three steps, and remembers what it has given, in order."""
+
+    def __init__(
+        self, clock: ManualClock, burst: int = 1, on_step: Callable[[int], None] | None = None
+    ) -> None:
+        self.bucket = TokenBucket(1, burst, clock=clock)
+        self.on_step = on_step or (lambda step: None)
+        self.steps = self.asking = self.given = 0
+
+    async def step(self) -> None:
+        self.on_step(self.steps)
+        self.steps += 1
+        await anyio.lowlevel.checkpoint()
+
+    async def take(self, key: Hashable, cost: Number = 1) -> float:
+        self.asking += 1
+        assert self.asking == 1, "two questions at a time may be answered in any order"
+        try:
+            await self.step()
+            wait = self.bucket.take(cost)
+            self.given += not wait
+            await self.step()
+        finally:
+            self.asking -= 1
+        return wait
+
+    async def refund(self, key: Hashable, cost: Number = 1) -> None:
+        await self.step()
+        self.bucket.refund(cost)
+        self.given -= 1
+
+
+async def test_far_away_in_order() -> None:
+    """A throttle that answers by coroutines serves in the order in which they came, and sleeps as it says."""
+    clock = ManualClock()
+    sleep = Slept(clock)
+    far = FarAway(clock, 9)
+    waiter = AsyncWaiter(far, clock=clock, sleep=sleep.awaited)
+    served: list[int] = []
+
+    async def run(cost: int) -> None:
+        await waiter.take("k", cost)
+        served.append(cost)
+
+    costs = [9, 5, 1, 4, 2]
+    async with anyio.create_task_group() as group:
+        for cost in costs:
+            group.start_soon(run, cost)
+            while waiter.waiting("k") + len(served) < costs.index(cost) + 1:
+                await anyio.lowlevel.checkpoint()
+    assert served == costs
+    assert sleep.naps == [5.0, 1.0, 4.0, 2.0]
+    assert waiter.waiting("k") == 0
+
+
+async def all_in_line(waiter: AsyncWaiter, scopes: list[anyio.CancelScope]) -> tuple[list[int], list[int]]:
+    """Return who came and who was served, each in order."""
+    came: list[int] = []
+    served: list[int] = []
+
+    async def run(index: int) -> None:
+        came.append(index)  # a trio starts its tasks in any order
+        with scopes[index]:
+            await waiter.take("k")
+            served.append(index)
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(scopes)):
+            group.start_soon(run, index)
+    return came, served
+
+
+@pytest.mark.parametrize("victim", range(4))
+async def test_far_away_cancelled_anywhere(victim: int) -> None:
+    """Wherever one of the line is cancelled, it has taken nothing and the others are served, in order."""
+    at, reached = 0, True
+    while reached:
+        clock = ManualClock()
+        scopes = [anyio.CancelScope() for _ in range(4)]
+        reached = False
+
+        def on_step(step: int, at: int = at, scopes: list[anyio.CancelScope] = scopes) -> None:
+            nonlocal reached
+            if step == at:
+                reached = True
+                scopes[victim].cancel()
+
+        far = FarAway(clock, 2, on_step)
+        waiter = AsyncWaiter(far, clock=clock, sleep=Slept(clock).awaited)
+        came, served = await all_in_line(waiter, scopes)
+        assert served in (came, [index for index in came if index != victim])
+        assert far.given == len(served)
+        assert waiter.waiting("k") == 0
+        at += 1
+    assert at >= 12
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("late", [False, True])
+async def test_far_away_task_cancelled_anywhere(late: bool, cancelled_at: Any) -> None:
+    """A task of asyncio that is cancelled at any of its suspensions, or as one is over, has taken nothing."""
+    at, hit = 1, True
+    while hit:
+        clock = ManualClock()
+        far = FarAway(clock)
+        waiter = AsyncWaiter(far, clock=clock, sleep=Slept(clock).awaited)
+        served: list[str] = []
+
+        async def story(waiter: AsyncWaiter = waiter, served: list[str] = served) -> None:
+            await waiter.take("k")
+            served.append("first")
+            await waiter.take("k")
+            served.append("second")
+
+        async def other(waiter: AsyncWaiter = waiter, served: list[str] = served) -> None:
+            await waiter.take("k")
+            served.append("other")
+
+        probe = cancelled_at(story(), at, late=late)
+        first = asyncio.ensure_future(_awaited(probe))
+        second = asyncio.ensure_future(other())
+        await asyncio.wait([first, second])
+        hit = probe.hit
+        assert first.cancelled() == hit
+        assert not second.cancelled()
+        assert second.exception() is None
+        assert far.given == len(served)
+        assert waiter.waiting("k") == 0
+        at += 1
+    assert at >= 6
+
+
+async def _awaited(awaitable: Any) -> None:
+    await awaitable
+
+
+class Fails(FarAway):
+    """A throttle that fails at a cost of 5, and at each refund."""
+
+    async def take(self, key: Hashable, cost: Number = 1) -> float:
+        if cost == 5:
+            raise ValueError("cost")
+        return await super().take(key, cost)
+
+    async def refund(self, key: Hashable, cost: Number = 1) -> None:
+        raise OSError("gone")
+
+
+async def test_far_away_that_fails() -> None:
+    """What a throttle raises comes out as it is, and leaves no line behind."""
+    waiter = AsyncWaiter(Fails(ManualClock()))
+    with pytest.raises(ValueError, match="cost"):
+        await waiter.take("k", 5)
+    assert waiter.waiting("k") == 0
+    await waiter.take("k")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # under trio a question that is over is not cancelled
+async def test_far_away_that_takes_nothing_back() -> None:
+    """A refund that fails undoes no cancellation."""
+    scope = anyio.CancelScope()
+    waiter = AsyncWaiter(Fails(ManualClock(), 3, lambda step: scope.cancel() if step == 2 else None))
+    with scope:
+        await waiter.take("k")
+        await waiter.take("k")
+        raise AssertionError("it goes on although it is cancelled")
+    assert scope.cancelled_caught
+    assert waiter.waiting("k") == 0
+
+
+async def test_far_away_limits() -> None:
+    """A full line, a known wait beyond the timeout and a line that takes longer are refused, with a time."""
+    clock = ManualClock()
+    opened = anyio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await opened.wait()
+        clock.advance(seconds)
+
+    far = FarAway(clock)
+    waiter = AsyncWaiter(far, max_waiting=2, clock=clock, sleep=sleep)
+    with pytest.raises(Refused, match="line is longer"):
+        await waiter.take(timeout=0)
+    assert far.given == 0
+    await waiter.take()
+    with pytest.raises(Refused, match="wait is longer") as caught:
+        await waiter.take(timeout=0.5)
+    assert caught.value.retry_after == 1.0
+    async with anyio.create_task_group() as group:
+        for count in (1, 2):
+            group.start_soon(waiter.take)
+            while waiter.waiting() < count:
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(Refused, match="too many") as caught:
+            await waiter.take()
+        assert caught.value.retry_after == 1.0
+        opened.set()
+    assert waiter.waiting() == 0
+    assert far.given == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_shared_by_all(shared_redis: Any) -> None:
+    """Coroutines wait for a throttle that replicas share, in order, and none asks in vain."""
+    pytest.importorskip("redis.asyncio", reason="the client is an extra")
+    async with shared_redis.client(later=True) as client:
+        throttle = AsyncRedisThrottle(client, 1000, 1, prefix="waited:", deadline=5)
+        waiter = AsyncWaiter(throttle)
+        served: list[int] = []
+
+        async def run(index: int) -> None:
+            await waiter.take("k")
+            served.append(index)
+
+        async with anyio.create_task_group() as group:
+            for index in range(20):
+                group.start_soon(run, index)
+        assert served == list(range(20))
+        assert throttle.stats().failures == 0
 
 
 @pytest.mark.parametrize("make", [Waiter, AsyncWaiter])

@@ -3,38 +3,54 @@
 It decides who waits, in which order and until when; whether a take is admitted the throttle decides. Those
 who wait for one key stand in one line: the first asks and sleeps as it is told, and nobody who comes later is
 served before. Who takes from the throttle directly, past the line, is not held up by it.
+
+A throttle whose ``take`` is a coroutine is asked from within the line, by one at a time: of two questions
+under way the later might be answered first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Protocol
+from inspect import iscoroutinefunction
+from typing import Protocol, TypeVar, cast
 
 from ..clock import Clock, monotonic
 from ..errors import MissingExtra, Refused
-from ..throttle import Number, TokenBucket
+from ..throttle import Admits, Number, TokenBucket
 
 try:
     import anyio
 except ImportError as error:
     raise MissingExtra(__name__, "anyio") from error
 
-__all__ = ["AsyncWaiter", "Takes", "Waiter"]
+__all__ = ["AsyncWaiter", "Takes", "TakesLater", "Waiter"]
 
 
-class Takes(Protocol):
-    """What can be waited for: a Throttle, Limits, or what answers as they do."""
-
-    def take(self, key: Hashable, cost: Number = 1) -> float:
-        """Return the seconds to wait, 0.0 meaning taken."""
-        ...
+class Takes(Admits, Protocol):
+    """What threads can wait for: a Throttle, Limits, or what answers as they do."""
 
     def peek(self, key: Hashable, cost: Number = 1) -> float:
         """Return what ``take`` would, and change nothing."""
         ...
+
+
+class TakesLater(Protocol):
+    """What coroutines can wait for besides: a throttle that answers by coroutines, as AsyncRedisThrottle."""
+
+    async def take(self, key: Hashable, cost: Number = 1) -> float:
+        """Return the seconds to wait, 0.0 meaning taken."""
+        ...
+
+    async def refund(self, key: Hashable, cost: Number = 1) -> None:
+        """Give back what was taken for one who is not there any more."""
+        ...
+
+
+T = TypeVar("T", bound="Admits | TakesLater")
 
 
 class _Single:
@@ -50,7 +66,7 @@ class _Single:
         return self._bucket.peek(cost)
 
 
-def _checked(throttle: Takes | TokenBucket, max_waiting: int) -> Takes:
+def _checked(throttle: T | TokenBucket, max_waiting: int) -> T | _Single:
     if isinstance(max_waiting, bool) or not isinstance(max_waiting, int):
         raise TypeError(f"max_waiting must be an int, not {max_waiting!r}")
     if max_waiting < 1:
@@ -88,7 +104,7 @@ class Waiter:
         clock: Clock = monotonic,
         sleep: Callable[[threading.Event, float | None], object] = threading.Event.wait,
     ) -> None:
-        self._throttle = _checked(throttle, max_waiting)
+        self._throttle: Takes = _checked(throttle, max_waiting)
         self._max_waiting = max_waiting
         self._clock = clock
         self._sleep = sleep
@@ -168,19 +184,27 @@ class Waiter:
 class _Line:
     """Coroutines that wait for one key: the lock, which is fair, is the head of the line."""
 
-    __slots__ = ("head", "length")
+    __slots__ = ("due", "head", "length")
 
-    def __init__(self) -> None:
+    def __init__(self, due: float) -> None:
         self.head = anyio.Lock()
         self.length = 0
+        self.due = due  # when the first asks again
 
 
 class AsyncWaiter:
     """Lets coroutines of one event loop wait for a throttle, under asyncio or trio; each may be cancelled.
 
+    Who is cancelled has taken nothing, and the next in line moves up. A question to a throttle far away that
+    is under way when its asker is cancelled or has waited too long runs to its end first: what it has
+    taken is given back, which nobody could do who did not know the answer. So a cancellation may take
+    as long as a take and a refund may, which that throttle's own deadline bounds.
+
     Args:
-        throttle: A Throttle, Limits or TokenBucket.
-        max_waiting: Coroutines that may wait for one key; who comes when there are as many is refused.
+        throttle: A Throttle, Limits or TokenBucket; or one whose ``take`` and ``refund`` are coroutine
+            functions, as those of AsyncRedisThrottle.
+        max_waiting: Coroutines that may wait for one key; who comes when there are as many is refused. One
+            whose question is under way waits.
         clock: Seconds, by which ``sleep`` sleeps, for timeouts; by default the event loop's.
         sleep: Awaited with the seconds to sleep.
 
@@ -191,13 +215,18 @@ class AsyncWaiter:
 
     def __init__(
         self,
-        throttle: Takes | TokenBucket,
+        throttle: Admits | TakesLater | TokenBucket,
         *,
         max_waiting: int = 100,
         clock: Clock = anyio.current_time,
         sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
     ) -> None:
-        self._throttle = _checked(throttle, max_waiting)
+        found = _checked(throttle, max_waiting)
+        self._at_once: Admits | None = None
+        if iscoroutinefunction(found.take):
+            self._later = cast(TakesLater, found)
+        else:
+            self._at_once = cast(Admits, found)
         self._max_waiting = max_waiting
         self._clock = clock
         self._sleep = sleep
@@ -216,32 +245,73 @@ class AsyncWaiter:
             ValueError: As the throttle's ``take``, or ``timeout`` is negative.
             TypeError: As the throttle's ``take``.
         """
-        deadline = self._clock() + _seconds(timeout)
-        if key not in self._lines and not self._throttle.take(key, cost):
+        begun = self._clock()
+        deadline = begun + _seconds(timeout)
+        if self._at_once is not None and key not in self._lines and not self._at_once.take(key, cost):
             return
-        line = self._lines.setdefault(key, _Line())
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(begun)
         if line.length >= self._max_waiting:
-            raise Refused("too many wait already", self._throttle.peek(key, cost))
+            raise Refused("too many wait already", self._left(line))
         line.length += 1
         try:
             with anyio.move_on_after(deadline - self._clock()):
                 async with line.head:
-                    await self._served(key, cost, deadline)
+                    await self._served(line, key, cost, deadline)
                     return
-            raise Refused("the line is longer than the timeout", self._throttle.peek(key, cost))
+            raise Refused("the line is longer than the timeout", self._left(line))
         finally:
             line.length -= 1
             if not line.length:
                 del self._lines[key]
 
-    async def _served(self, key: Hashable, cost: Number, deadline: float) -> None:
+    async def _served(self, line: _Line, key: Hashable, cost: Number, deadline: float) -> None:
         # Between the take that admits and the return nothing is awaited, so no cancellation loses a unit.
-        while wait := self._throttle.take(key, cost):
-            if self._clock() + wait > deadline:
+        while (
+            wait := await self._asked(key, cost) if self._at_once is None else self._at_once.take(key, cost)
+        ):
+            line.due = self._clock() + wait
+            if line.due > deadline:
                 raise Refused("the wait is longer than the timeout", wait)
             await self._sleep(wait)
+
+    async def _asked(self, key: Hashable, cost: Number) -> float:
+        answers: list[float] = []
+
+        async def ask() -> None:
+            answers.append(await self._later.take(key, cost))
+
+        try:
+            await _to_the_end(ask)
+        except anyio.get_cancelled_exc_class():
+            if answers and not answers[0]:
+                with contextlib.suppress(Exception):  # a throttle that fails must not undo the cancellation
+                    await _to_the_end(lambda: self._later.refund(key, cost))
+            raise
+        return answers[0]
+
+    def _left(self, line: _Line) -> float:
+        return max(line.due - self._clock(), 0.0)
 
     def waiting(self, key: Hashable = None) -> int:
         """Return how many coroutines wait for ``key``."""
         line = self._lines.get(key)
         return line.length if line else 0
+
+
+async def _to_the_end(call: Callable[[], Awaitable[object]]) -> None:
+    """Await ``call`` in a task of its own, which goes on when this one is cancelled; that waits for it."""
+    errors: list[Exception] = []
+
+    async def run() -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                await call()
+            except Exception as error:  # by hand, since a group of tasks wraps what it raises
+                errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+    if errors:
+        raise errors[0]
