@@ -42,6 +42,8 @@ def test_what_is_missing_is_no_key() -> None:
     assert affinity.header("X-Other")(facts()) is None
     assert affinity.client_address(facts(client="")) is None
     assert affinity.path(facts(path="")) is None
+    assert affinity.host(facts()) is None
+    assert affinity.host(Facts(headers=[(b"host", b"")])) is None
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,13 @@ def test_what_is_missing_is_no_key() -> None:
 def test_a_command_line_says_it_in_words(specification: str, key: str | None) -> None:
     """Every affinity has a spelling, and several are tried in order."""
     assert affinity.parse(specification)(facts("session=abc")) == key
+
+
+def test_a_site_is_known_by_its_host() -> None:
+    """A host's name is the same in capitals, and another port is another site."""
+    hosts = [b"example.com:8080", b"Example.COM:8080", b"example.com"]
+    keys = [affinity.parse("host")(Facts(headers=[(b"accept", b"*/*"), (b"host", host)])) for host in hosts]
+    assert keys == ["example.com:8080", "example.com:8080", "example.com"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Affinity", "Facts", "client_address", "cookie", "first_of", "header", "parse", "path"]
+__all__ = ["Affinity", "Facts", "client_address", "cookie", "first_of", "header", "host", "parse", "path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,14 @@ def client_address(facts: Facts) -> str | None:
     return facts.client or None
 
 
+def host(facts: Facts) -> str | None:
+    """Keep the requests for one site together, by the host that the client asked for."""
+    for field, value in facts.headers:
+        if field == b"host" and value:
+            return value.decode("latin-1").lower()
+    return None
+
+
 def path(facts: Facts) -> str | None:
     """Keep the requests for one path together, as before a cache tier: each page lives once."""
     return facts.path or None
@@ -97,7 +105,7 @@ def parse(specification: str) -> Affinity:
     """Read an affinity as command lines write it; several, separated by commas, are tried in order.
 
     Args:
-        specification: ``cookie:NAME``, ``header:NAME``, ``client-address`` or ``path``.
+        specification: ``cookie:NAME``, ``header:NAME``, ``client-address``, ``host`` or ``path``.
 
     Raises:
         ValueError: It is none of these.
@@ -114,9 +122,11 @@ def parse_one(part: str) -> Affinity:
         return header(name)
     if part == "client-address":
         return client_address
+    if part == "host":
+        return host
     if part == "path":
         return path
-    raise ValueError(f"affinity must be cookie:NAME, header:NAME, client-address or path, not {part!r}")
+    raise ValueError(f"affinity must be cookie:NAME, header:NAME, client-address, host or path, not {part!r}")
 
 
 def token(argument: str, name: str, *, lower: bool) -> bytes:

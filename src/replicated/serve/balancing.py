@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .. import affinity
 from ..adapters.proxy.session_pins import SessionPins
 from ..adapters.waiting import WaitingRoom
 from ..balance import (
@@ -125,7 +126,7 @@ def session_pins(options: ServeOptions) -> SessionPins | None:
     """Return what keeps sessions where they began, if that is asked for.
 
     Raises:
-        ValueError: There is no secret, or none that is long enough.
+        ValueError: There is no secret, or none that is long enough, or tenants are told by what tells none.
         OSError: The file with the secret cannot be read.
     """
     if options.pin is None:
@@ -143,4 +144,16 @@ def session_pins(options: ServeOptions) -> SessionPins | None:
         Homes(keep=options.pin_ttl),
         name=options.pin,
         session=cookies[0] if cookies else None,
+        tenant=tenant(options),
     )
+
+
+def tenant(options: ServeOptions) -> affinity.Affinity | None:
+    """Return what tells whose a session is, if there are tenants."""
+    by = options.pin_tenant
+    if by is None:
+        return None
+    # One alone: where a header is sent or left out at will, a tenant by host could be named by header.
+    if "," in by or not (by == "host" or by.startswith("header:")):
+        raise ValueError(f"pin_tenant must be header:NAME or host, not {by!r}")
+    return affinity.parse(by)

@@ -109,7 +109,7 @@ SECTIONS: dict[str, list[Flag]] = {
         flag(
             "--affinity",
             metavar="BY",
-            help="Keep requests together by cookie:NAME, header:NAME, client-address or path; "
+            help="Keep requests together by cookie:NAME, header:NAME, client-address, host or path; "
             "several with commas, tried in order.",
         ),
         flag(
@@ -131,6 +131,11 @@ SECTIONS: dict[str, list[Flag]] = {
         ),
         flag("--pin-ttl", type=float, default=3600.0, help="Seconds that a session may be idle for."),
         flag("--pin-hard", is_flag=True, help="Refuse a pinned session rather than serve it elsewhere."),
+        flag(
+            "--pin-tenant",
+            metavar="BY",
+            help="Whose a session is, where several share this tier: header:NAME or host.",
+        ),
         flag("--zone", help="Where this is: prefer replicas of the same zone, while they suffice."),
         flag(
             "--subset",

@@ -48,6 +48,7 @@ class ServeOptions:
     pin_secret: Path | None = None
     pin_ttl: float = 3600.0
     pin_hard: bool = False
+    pin_tenant: str | None = None
     zone: str | None = None
     subset: int | None = None
     subset_as: str | None = None

@@ -34,7 +34,7 @@ __all__ = ["Service"]
 
 NEEDS = {
     "affinity": ("pin",),
-    "pin": ("pin_secret", "pin_hard"),
+    "pin": ("pin_secret", "pin_hard", "pin_tenant"),
     "subset": ("subset_as",),
     "max_in_flight": ("queue",),
     "cache": ("ttl", "cache_grace", "cache_keep", "cache_redis", "purge_from"),

@@ -8,24 +8,31 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from replicated import ReadinessTracker, Replica, RingHash, Tier
+from replicated import ReadinessTracker, ReadySet, Replica, RingHash, Tier
 from replicated.adapters.engine.upstream import Upstream
 from replicated.adapters.proxy.exchange import Exchange
 from replicated.adapters.proxy.session_pins import SessionPins
-from replicated.affinity import cookie
+from replicated.affinity import Affinity, cookie, header, host
 from replicated.balance import Homes
 from replicated.http.message import Request, Response
 from replicated.pins import Pins
 from replicated.testing import ManualClock
 
 SECRET = b"sixteen bytes at least"
-HOST = (b"host", b"example.com")
+HOST: tuple[bytes, bytes] = (b"host", b"example.com")
 
 
 class Service:
     """An exchange before replicas that answer who they are, and begin a session for who has none."""
 
-    def __init__(self, tracker: ReadinessTracker, clock: ManualClock, *, session: str | None = "session"):
+    def __init__(
+        self,
+        tracker: ReadinessTracker,
+        clock: ManualClock,
+        *,
+        session: str | None = "session",
+        tenant: Affinity | None = None,
+    ):
         self.tier = Tier(strategy=RingHash(None), readiness=tracker, clock=clock)
         self.upstream = Upstream()
         pins = Pins(SECRET, wall=clock, ttl=100)
@@ -33,7 +40,7 @@ class Service:
             self.tier,
             self.upstream,
             affinity=cookie("session"),
-            pins=SessionPins(pins, Homes(keep=100, clock=clock), session=session),
+            pins=SessionPins(pins, Homes(keep=100, clock=clock), session=session, tenant=tenant),
         )
 
 
@@ -88,11 +95,14 @@ def run(scripted: Any, main: Callable[[World], Awaitable[None]]) -> None:
 class Client:
     """A browser: it keeps its cookies."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: bytes | None = None) -> None:
         self.jar: dict[bytes, bytes] = {}
+        self.tenant = tenant
 
     async def ask(self, service: Service, scheme: str = "http") -> tuple[str, Response]:
         headers = [HOST]
+        if self.tenant is not None:
+            headers.append((b"x-tenant", self.tenant))
         if self.jar:
             headers.append((b"cookie", b"; ".join([b"%b=%b" % pair for pair in self.jar.items()])))
         response = await service.exchange(Request("GET", b"/", headers, scheme=scheme))
@@ -150,10 +160,9 @@ def test_the_cookie(scripted: Any) -> None:
             await client.ask(service)
             await client.ask(service)
         world.add("c")
-        for client in clients:
-            home, response = await client.ask(service, "https")
-            if b"replicated-pin" in client.jar:
-                break
+        answers = [await client.ask(service, "https") for client in clients]
+        number = next(n for n, client in enumerate(clients) if b"replicated-pin" in client.jar)
+        client, (home, response) = clients[number], answers[number]
         line = next(line for _, line in response.headers if line.startswith(b"replicated-pin="))
         assert line.partition(b"; ")[2] == b"Path=/; Max-Age=100; HttpOnly; SameSite=Lax; Secure"
         assert (b"cache-control", b"private") in response.headers
@@ -199,3 +208,96 @@ def test_sessions_told_by_something_else(scripted: Any) -> None:
             assert (await client.ask(service))[0] == "a"
 
     run(scripted, main)
+
+
+def test_a_pin_of_one_tenant_is_none_at_another(scripted: Any) -> None:
+    """A pin leads no session of the same name at another tenant, nor one whose request names no tenant."""
+
+    async def main(world: World) -> None:
+        world.add("a", "b")
+        service = world.service(tenant=header("x-tenant"))
+        clients = [Client(b"red") for _ in range(40)]
+        for client in clients:
+            await client.ask(service)
+            await client.ask(service)
+        world.add("c")
+        homes = [(await client.ask(service))[0] for client in clients]
+        number = next(n for n, client in enumerate(clients) if b"replicated-pin" in client.jar)
+        client, home = clients[number], homes[number]
+        world.clock.advance(99)
+        assert (await client.ask(service))[0] == home
+        world.clock.advance(2)  # the table of before is forgotten: from here on the pin alone knows
+        pinned = dict(client.jar)
+        for tenant, served in ((b"red", home), (b"blue", "c"), (None, "c"), (b"", "c")):
+            other = Client(tenant)
+            other.jar = dict(pinned)
+            assert (await other.ask(service))[0] == served
+
+    run(scripted, main)
+
+
+def session_pins(clock: ManualClock, tenant: Affinity | None) -> SessionPins:
+    return SessionPins(
+        Pins(SECRET, wall=clock, ttl=100), Homes(keep=100, clock=clock), session="s", tenant=tenant
+    )
+
+
+def token(lines: list[tuple[bytes, bytes]]) -> bytes:
+    return lines[0][1].partition(b";")[0]
+
+
+def test_a_session_that_begins_is_pinned_for_its_tenant() -> None:
+    """The pin that a new session gets is good for the tenant of the request that began it alone."""
+    clock = ManualClock(1000.0)
+    pins = session_pins(clock, host)
+    before = ReadySet([Replica("a"), Replica("b")])
+    assert not pins.stay(before, "any", [HOST]).pinned
+    after = ReadySet([*before, Replica("c")])
+    stay = pins.stay(after, None, [(b"host", b"Red.example")])
+    assert stay == (None, False, "red.example")
+    began = {}
+    for number in range(60):
+        answer = [(b"set-cookie", b"s=%d; Path=/" % number)]
+        if lines := pins.fields(after, None, stay, "a", answer, secure=False):
+            began[str(number)] = token(lines)
+    assert began
+    for key, pin in began.items():
+        for name, believed in ((b"red.example", True), (b"blue.example", False), (b"RED.example", True)):
+            stay = pins.stay(after, key, [(b"host", name), (b"cookie", pin)])
+            assert stay.pinned is believed
+        other = session_pins(clock, None).stay(after, key, [(b"host", b"red.example"), (b"cookie", pin)])
+        assert not other.pinned
+
+
+def test_forged_pins_are_ignored() -> None:
+    """No change of a pin's text, no other session, tenant or secret makes one that is believed."""
+    clock = ManualClock(1000.0)
+    pins = session_pins(clock, header("x-tenant"))
+    ready = ReadySet([Replica("a"), Replica("b")])
+    good = pins.pins.issue("me", "b", tenant="red")
+    red = (b"x-tenant", b"red")
+
+    def stay(text: str, key: str = "me") -> bool:
+        return pins.stay(ready, key, [red, (b"cookie", b"replicated-pin=" + text.encode())]).pinned
+
+    assert stay(good)
+    forged = [good[:i] + ("B" if good[i] == "A" else "A") + good[i + 1 :] for i in range(len(good))]
+    forged += [
+        good[:-1],
+        good + "A",
+        good * 40,
+        "",
+        "a",
+        "%00",
+        Pins(b"another" * 3, wall=clock).issue("me", "b", tenant="red"),
+    ]
+    # The tenant and the session run into each other only where they are joined without their lengths.
+    forged += [
+        pins.pins.issue("dme", "b", tenant="re"),
+        pins.pins.issue("me", "b"),
+        pins.pins.issue("", "b", tenant="redme"),
+    ]
+    assert not any(map(stay, forged))
+    assert not stay(good, key="you")
+    clock.advance(101)
+    assert not stay(good)
