@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicated.http.caching import Confirmed, Fetch, HttpCacheRules, Keep, Mismatch, Pass, Serve
+from replicated.http.cache_decisions import Confirmed, Fetch, Keep, Mismatch, Pass, Serve
+from replicated.http.caching import HttpCacheRules
 from replicated.http.dates import format_date
 from replicated.http.fields import find, find_all
 from replicated.http.message import Headers, Request, Response
@@ -270,13 +271,13 @@ def test_date_stands_in_for_last_modified() -> None:
         ("bytes=10-", 416, "bytes */10", b""),
         ("bytes=-0", 416, "bytes */10", b""),
         ("bytes=5-2", 200, None, b"0123456789"),
-        ("bytes=0-1,3-4", 200, None, b"0123456789"),
+        ("bytes=0-1,3-4", 206, "bytes 0-4/10", b"01234"),
         ("lines=0-1", 200, None, b"0123456789"),
         ("bytes=a-b", 200, None, b"0123456789"),
     ],
 )
 def test_ranges(wanted: str, status: int, span: str | None, body: bytes) -> None:
-    """One range is cut from what is stored; several, other units and nonsense get the whole."""
+    """Ranges are cut from what is stored, two that lie close as one; other units and nonsense get all."""
     response = filled(cache_control="max-age=60").hit(get(range=wanted))
     found = find(response.headers, b"content-range")
     assert (response.status, found, response.body) == (status, None if span is None else span.encode(), body)
@@ -424,6 +425,96 @@ def test_parts_and_heads_of_what_is_not_there_are_asked_for_as_they_are() -> Non
         fetch = Fridge().miss(asked)
         assert fetch.headers == asked.headers
         assert not fetch.shareable
+        assert fetch.looks
+    assert Fridge().miss(get(range="bytes=0-1")).shareable
+    assert not Fridge().miss(get(range="bytes=0-1,5-6")).shareable
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cache_control": "no-cache"},
+        {"pragma": "no-cache"},
+        {"if_match": '"a"'},
+        {"cache_control": "max-age=0"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_wants_it_from_the_origin_gets_it_from_there(method: str, fields: dict[str, str]) -> None:
+    """What is stored elsewhere, or in parts, is nothing to those whom nothing stored would do."""
+    fetch = Fridge().miss(get(method, range="bytes=0-1", **fields))
+    assert (fetch.looks, fetch.ranged) == (False, False)
+
+
+def test_a_range_of_what_is_stale_validates_it() -> None:
+    """A range is asked for with what is stored as the condition: a 304 means that it is cut from that."""
+    fridge = filled(cache_control="max-age=60", etag='"a"')
+    fridge.now += 61
+    asked = get(range="bytes=2-3", if_range='"a"')
+    assert fridge.miss(asked).headers == [*asked.headers, (b"if-none-match", b'"a"')]
+    decision = fridge.receive(asked, Response(304, header(etag='"a"', cache_control="max-age=60")))
+    assert isinstance(decision, Confirmed)
+    assert (decision.response.status, decision.response.body) == (206, b"23")
+    assert fridge.hit(get()).body == b"0123456789"
+    fridge.now += 61
+    own = get(range="bytes=2-3", if_none_match='"b"')
+    assert fridge.miss(own).headers == own.headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        ({}, {"content_range": "bytes 0-4/10", "etag": '"a"'}),
+        ({"range": "bytes=0-4"}, {"etag": '"a"'}),
+        ({"range": "bytes=0-4"}, {"content_range": "bytes 0-4/*", "etag": '"a"'}),
+        ({"range": "bytes=0-4"}, {"content_range": "bytes 4-0/10", "etag": '"a"'}),
+        ({"range": "bytes=0-4"}, {"content_range": "bytes 0-10/10", "etag": '"a"'}),
+        ({"range": "bytes=0-4"}, {"content_range": "lines 0-4/10", "etag": '"a"'}),
+        ({"range": "bytes=0-4"}, {"content_range": "bytes 0-4/10"}),
+        ({"range": "bytes=0-4"}, {"content_range": "bytes 0-4/10", "etag": 'W/"a"'}),
+        ({"range": "bytes=0-4"}, {"content_range": "bytes 0-4/10", "etag": '"a"', "set_cookie": "a=b"}),
+        (
+            {"range": "bytes=0-4"},
+            {"content_range": "bytes 0-4/10", "etag": '"a"', "cache_control": "no-cache"},
+        ),
+        (
+            {"range": "bytes=0-4"},
+            {"content_range": "bytes 0-4/10", "etag": '"a"', "cache_control": "private"},
+        ),
+        ({"range": "bytes=0-4", "cookie": "a=b"}, {"content_range": "bytes 0-4/10", "etag": '"a"'}),
+        (
+            {"range": "bytes=0-4"},
+            {
+                "content_range": "bytes 0-4/10",
+                "etag": '"a"',
+                "content_type": "Multipart/byteranges; boundary=a",
+            },
+        ),
+    ],
+)
+def test_parts_that_are_not_kept(asked: dict[str, str], fields: dict[str, str]) -> None:
+    """A part is kept where it says which it is, of what strong entity tag, and that it may be shared."""
+    fields = {"cache_control": "max-age=60", **fields}
+    assert isinstance(Fridge().receive(get(**asked), answer(206, b"01234", **fields)), Pass)
+
+
+def test_parts_that_are_kept() -> None:
+    """A part with a strong entity tag is kept, and all of a body also without; of it the part is no part."""
+    fields = {"cache_control": "max-age=60", "content_range": "bytes 0-4/10", "content_length": "5"}
+    rules, asked = HttpCacheRules(), get(range="bytes=0-4")
+
+    def kept(**more: str) -> Keep:
+        fetch = rules.lookup(asked, (), 1000.0)
+        assert isinstance(fetch, Fetch)
+        response = answer(206, b"01234", **{**fields, **more})
+        decision = rules.received(asked, fetch, response, now=1000.0, unix=UNIX, delay=0.0)
+        assert isinstance(decision, Keep)
+        return decision
+
+    assert kept(etag='"a"').span == (0, 4, 10)
+    decision = kept(content_range="Bytes 0-4/5")
+    assert (decision.span, decision.stored.status, decision.extends) == ((0, 4, 5), 200, False)
+    assert {name for name, _ in decision.stored.headers} == {b"date", b"cache-control"}
 
 
 def test_preconditions_go_to_the_origin() -> None:

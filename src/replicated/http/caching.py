@@ -13,22 +13,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeVar
 
+from .cache_decisions import Confirmed, Fetch, Keep, Mismatch, Pass, Serve
 from .dates import format_date
 from .demands import Demands
 from .fields import find, problem, token_list
 from .forwarding import forwarded_response
 from .freshness import Policy, directives, initial_age
 from .message import Headers, Request, Response
+from .parts import Parts, strong
+from .ranges import content_range, single
 from .stored import Stored, matches, selecting
 
-__all__ = ["RESCUED", "Confirmed", "Fetch", "HttpCacheRules", "Keep", "Mismatch", "Pass", "Serve"]
+__all__ = ["RESCUED", "HttpCacheRules"]
+
+S = TypeVar("S", bound=Stored)
 
 MOST_VARIANTS = 16
 """Variants kept under one key; a header that differs with every client must not fill the cache."""
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
-CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"if-range"))
+OWN_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
+CONDITIONS = OWN_CONDITIONS | {b"if-range"}
 PRECONDITIONS = frozenset((b"if-match", b"if-unmodified-since"))
 CREDENTIALS = frozenset((b"authorization", b"cookie"))
 DEMANDS = frozenset((b"cache-control", b"pragma"))
@@ -45,65 +52,6 @@ RESCUED = frozenset((500, 502, 503, 504))
 """Answers that stale-if-error speaks of (RFC 5861, 4)."""
 VALIDATABLE = 600.0
 """Seconds that a stale response is kept to be validated; nginx's `inactive` is as long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Ask the replicas.
-
-    Attributes:
-        headers: To send in place of the request's own.
-        stored: What is validated by that, or None.
-        shareable: Whether others who ask for the same may wait for this answer.
-        why: What Cache-Status says of it.
-    """
-
-    headers: Headers
-    stored: Stored | None
-    shareable: bool
-    why: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Answer from the cache, and see to ``refresh`` meanwhile where it is given."""
-
-    response: Response
-    refresh: Fetch | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Store ``stored`` when its body is whole, and pass the response on.
-
-    Attributes:
-        stored: What to store, its body aside.
-    """
-
-    stored: Stored
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """A 304 says that what was stored still holds: answer with ``response``.
-
-    Attributes:
-        response: To this client.
-        stored: To store in place of what was; None where only this client may have it.
-    """
-
-    response: Response
-    stored: Stored | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """Pass the response on and keep nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """The 304 is not about what is stored: forget that, and ask again without conditions."""
 
 
 class HttpCacheRules:
@@ -180,7 +128,8 @@ class HttpCacheRules:
         else:
             stored = None
         if special and not special.isdisjoint(PRECONDITIONS):
-            return Fetch(headers, None, False, b"bypass")  # they are about the origin's own state
+            # They are about the origin's own state.
+            return Fetch(headers, None, False, b"bypass", looks=False)
         demands = None if special.isdisjoint(DEMANDS) else Demands.of(headers)
         if demands is not None and demands.cached_only:
             if stored is not None and now < stored.fresh_until and demands.allow(stored, now):
@@ -197,6 +146,26 @@ class HttpCacheRules:
                 return Serve(stored.answer(request, self.age(stored, now)), refresh)
         return self.fetch(request, special, stored, variants, demands)
 
+    def part(self, request: Request, variants: Sequence[Parts], now: float) -> Response | None:
+        """Return the answer to a request for ranges from the parts that are stored, if all of them are there.
+
+        Args:
+            request: One that ``lookup`` says to fetch, and that is ``ranged``.
+            variants: What is stored of parts under its key.
+            now: The instant.
+        """
+        headers = request.headers
+        demands = Demands.of(headers)
+        anonymous = not any(name in CREDENTIALS for name, _ in headers)
+        for parts in variants:
+            usable = now < parts.fresh_until and (anonymous or not parts.assumed)
+            if usable and demands.allow(parts, now) and matches(parts, headers):
+                part = parts.part(headers)
+                if part is not None:
+                    part.headers += self.age(parts, now)
+                    return part
+        return None
+
     def fetch(
         self,
         request: Request,
@@ -208,18 +177,27 @@ class HttpCacheRules:
         """Return what to ask the replicas, and how."""
         headers = request.headers
         why = b"fwd=stale" if stored is not None else b"fwd=vary-miss" if variants else b"fwd=uri-miss"
-        if request.method != "GET" or b"range" in special:
-            return Fetch(headers, None, False, why)  # what comes is only a part
+        shareable = demands is None or not demands.demanding
+        looks = demands is None or not (demands.fresh or demands.most_age <= 0)
+        if request.method != "GET":
+            return Fetch(headers, None, False, why, looks)  # what comes is only a head
+        validators = stored.validators if stored is not None else []
+        if b"range" in special:
+            if not special.isdisjoint(OWN_CONDITIONS):
+                return Fetch(headers, None, False, why, looks)  # only the origin can answer both at once
+            # Where what is stored still holds, the part is cut from that; else the part comes.
+            shareable = shareable and b"if-range" not in special and single(headers) is not None
+            return Fetch(
+                headers + validators, stored if validators else None, shareable, why, looks, ranged=looks
+            )
         if demands is not None and demands.demanding:
             why = b"fwd=request"
-        shareable = demands is None or not demands.demanding
-        validators = stored.validators if stored is not None else []
         if not validators:
             stored = None
         if not CONDITIONS.isdisjoint(special) or validators:
             # The client's own conditions are answered from what comes: whole, it serves the others too.
             headers = [line for line in headers if line[0] not in CONDITIONS] + validators
-        return Fetch(headers, stored, shareable, why)
+        return Fetch(headers, stored, shareable, why, looks)
 
     # -- when the head of the answer is there -----------------------------------------------------------
 
@@ -238,10 +216,29 @@ class HttpCacheRules:
         """
         if response.status == 304 and fetch.stored is not None:
             return self.freshened(request, fetch.stored, response, now, unix, delay)
-        if request.method != "GET" or response.status in (206, 304) or find(response.headers, b"set-cookie"):
+        if request.method != "GET" or response.status == 304 or find(response.headers, b"set-cookie"):
             return Pass()
+        if response.status == 206:
+            return self.part_received(request, response, now, unix, delay)
         stored = self.judged(request, response, now, unix, delay)
         return Pass() if stored is None else Keep(stored)
+
+    def part_received(
+        self, request: Request, response: Response, now: float, unix: float, delay: float
+    ) -> Keep | Pass:
+        """Decide what to do with a part (RFC 9111, 3.3): all of a body, or one that others fit to."""
+        span = content_range(response.headers)
+        kind = find(response.headers, b"content-type") or b""
+        if span is None or kind.lower().startswith(b"multipart/") or not find(request.headers, b"range"):
+            return Pass()  # it contradicts itself, or was not asked for
+        headers = [line for line in response.headers if line[0] not in (b"content-length", b"content-range")]
+        stored = self.judged(request, Response(200, headers), now, unix, delay)
+        if stored is None:
+            return Pass()
+        whole = span.last + 1 - span.first == span.size
+        if not whole and (strong(stored) is None or now >= stored.fresh_until):
+            return Pass()
+        return Keep(stored, span, extends=find(request.headers, b"if-range") is not None)
 
     def freshened(
         self, request: Request, stored: Stored, response: Response, now: float, unix: float, delay: float
@@ -295,7 +292,7 @@ class HttpCacheRules:
         last = max(stored.fresh_until, stored.grace_until, stored.keep_until)
         return max(last, stored.fresh_until + VALIDATABLE) if stored.validators else last
 
-    def merge(self, variants: Sequence[Stored], stored: Stored) -> tuple[Stored, ...]:
+    def merge(self, variants: Sequence[S], stored: S) -> tuple[S, ...]:
         """Return ``variants`` with ``stored`` first, in place of what it replaces: its like, and those that
         were selected by other fields, since what a page varies by has changed.
         """

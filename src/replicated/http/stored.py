@@ -7,21 +7,19 @@ never changed; its header lines are shared by every answer made of it.
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass, replace
 
 from .dates import date_of, parse_date
 from .fields import entity_tag_matches, find, find_all
 from .message import Headers, Request, Response
+from .ranges import DESCRIBES_BODY, partial, spans
 
 __all__ = ["TAG_FIELDS", "Stored", "matches", "not_modified", "selecting", "surrogate_tags"]
 
 TAG_FIELDS = frozenset((b"surrogate-key", b"cache-tag"))
 """The fields by which an origin names its responses, as Fastly and Cloudflare call them."""
 
-RANGE = re.compile(rb"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 CASELESS = frozenset((b"accept", b"accept-charset", b"accept-encoding", b"accept-language"))
-DESCRIBES_BODY = frozenset((b"content-length", b"content-range", b"content-type", b"content-encoding"))
 MOST_REMEMBERED = 256
 """Bytes of a request's field that is remembered as Vary compares it: there are few short ones."""
 OVERHEAD = 1500
@@ -60,7 +58,12 @@ class Stored:
     @property
     def size(self) -> int:
         """Bytes that it takes, roughly."""
-        return OVERHEAD + len(self.body) + sum(len(name) + len(value) + 150 for name, value in self.headers)
+        return OVERHEAD + self.held + sum(len(name) + len(value) + 150 for name, value in self.headers)
+
+    @property
+    def held(self) -> int:
+        """Bytes that its body takes."""
+        return len(self.body)
 
     @property
     def validators(self) -> Headers:
@@ -107,35 +110,36 @@ class Stored:
             if not_modified(request.headers, self.headers):
                 kept = [line for line in self.headers if line[0] not in DESCRIBES_BODY]
                 return Response(304, [*kept, *age])
-            if not head and (wanted := find(request.headers, b"range")) is not None:
-                part = self.part(request.headers, wanted)
-                if part is not None:
-                    part.headers += age
-                    return part
+            part = None if head else self.part(request.headers)
+            if part is not None:
+                part.headers += age
+                return part
         return Response(self.status, [*self.headers, *age], b"" if head else self.body)
 
-    def part(self, request: Headers, wanted: bytes) -> Response | None:
-        """Return the range that is asked for, 416 where there is none such, or None to answer whole.
+    @property
+    def length(self) -> int:
+        """Bytes of the whole body."""
+        return len(self.body)
 
-        One range only; of several the whole is an allowed answer too (RFC 9110, 14.2), and a cheaper one.
-        """
-        found = RANGE.fullmatch(wanted.strip(b" \t"))
-        if found is None or not self.same(find(request, b"if-range")):
+    def cut(self, first: int, last: int) -> bytes | None:
+        """Return the bytes from the first to the last one, or None where they are not here."""
+        return self.body[first : last + 1]
+
+    def part(self, request: Headers) -> Response | None:
+        """Return the ranges that are asked for, 416 where there are none such, or None to answer whole."""
+        wanted = find_all(request, b"range")
+        if len(wanted) != 1 or not self.same(find(request, b"if-range")):
             return None
-        size = len(self.body)
-        if found[3] is not None:
-            first, last = max(0, size - int(found[3])), size - 1
-        else:
-            first, last = int(found[1]), min(size - 1, size if found[2] is None else int(found[2]))
-            if found[2] is not None and int(found[2]) < first:
-                return None  # no range at all
-        kept = [line for line in self.headers if line[0] not in (b"content-length", b"content-range")]
-        if first > last:
-            kept = [line for line in kept if line[0] not in DESCRIBES_BODY]
-            return Response(416, [*kept, (b"content-range", b"bytes */%d" % size), (b"content-length", b"0")])
-        span = (b"content-range", b"bytes %d-%d/%d" % (first, last, size))
-        length = (b"content-length", b"%d" % (last + 1 - first))
-        return Response(206, [*kept, span, length], self.body[first : last + 1])
+        asked = spans(wanted[0], self.length)
+        if asked is None or (len(asked) > 1 and find(self.headers, b"content-encoding") is not None):
+            return None  # a multipart body is not coded, though each of its parts would be
+        parts: list[tuple[int, int, bytes]] = []
+        for first, last in asked:
+            piece = self.cut(first, last)
+            if piece is None:
+                return None
+            parts.append((first, last, piece))
+        return partial(self.headers, self.length, parts)
 
     def same(self, if_range: bytes | None) -> bool:
         """Return whether the client's part is of this very response (RFC 9110, 13.1.5): strongly."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
 from ...cache import Cache
 from ...clock import Clock, monotonic
-from ...http.caching import RESCUED, Confirmed, Fetch, HttpCacheRules, Keep, Mismatch, Pass, Serve
+from ...http.cache_decisions import Confirmed, Fetch, Keep, Mismatch, Pass, Serve
+from ...http.caching import RESCUED, HttpCacheRules
 from ...http.fields import find, problem
 from ...http.identity import Identity
 from ...http.message import Handler, Request, Response
+from ...http.ranges import single
 from ...http.stored import Stored
 from ..redis_pages import RedisPages
-from .page_flight import PageFlight
+from .page_flight import Errand, PageFlight
 from .pages import Pages
 from .recording import Allowance, Recording
 
@@ -110,11 +113,9 @@ class HttpCache:
             hit = self.rules.hit(request, fields, variants, now)
             if hit is not None:
                 return hit
-        decision = self.rules.lookup(request, variants, now)
+        decision = self.look(request, key, variants, now)
         if isinstance(decision, Serve):
-            if decision.refresh is not None:
-                self.refresh(request, key, decision.refresh)
-            return decision.response
+            return self.served(request, key, decision)
         return await self.miss(request, key, decision)
 
     def purge(self, tag: bytes, *, soft: bool = False) -> int:
@@ -140,6 +141,7 @@ class HttpCache:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.pages.aclose()
         if self.level is not None:
             await self.level.aclose()
 
@@ -158,27 +160,46 @@ class HttpCache:
             self.forget(key)
         return self.rules.marked(response, b"fwd=bypass" if request.method == "GET" else b"fwd=method")
 
+    # -- what is there ----------------------------------------------------------------------------------
+
+    def look(self, request: Request, key: str, variants: Sequence[Stored], now: float) -> Serve | Fetch:
+        """Answer from what is stored, whole or in parts, or say what to fetch."""
+        decision = self.rules.lookup(request, variants, now)
+        if isinstance(decision, Fetch) and decision.ranged:
+            part = self.rules.part(request, self.pages.parts(key), now)
+            if part is not None:
+                return Serve(part)
+        return decision
+
+    def served(self, request: Request, key: str, decision: Serve) -> Response:
+        """Return what a decision answers, and begin the refresh that it asks for."""
+        if decision.refresh is not None:
+            self.refresh(request, key, decision.refresh)
+        return decision.response
+
     # -- requests that ask for what is not there --------------------------------------------------------
 
     async def miss(self, request: Request, key: str, fetch: Fetch) -> Response:
         """Fetch, or wait for whoever does."""
-        if key in self.resting:  # a fetch has just failed
+        # Those who ask for one range wait for each other, and for nobody who asks for more.
+        slot = f"{key} {single(request.headers)}" if fetch.ranged and fetch.shareable else key
+        if slot in self.resting:  # a fetch has just failed
             rescued = self.rescue(request, key, fetch.why)
             if rescued is not None:
                 return rescued
         until = self.clock() + self.patience
         for _ in range(MOST_WAITS):
-            if not fetch.shareable or key in self.unstorable:
+            if not fetch.shareable or slot in self.unstorable:
                 break
-            flight = self.flights.get(key)
+            flight = self.flights.get(slot)
             if flight is None:
-                flight = self.flights[key] = PageFlight()
-                return await self.lead(request, key, fetch, flight)
+                flight = self.flights[slot] = PageFlight()
+                return await self.lead(request, key, slot, fetch, flight)
             left = until - self.clock()
             if left <= 0:
                 break
             await flight.wait(left)
-            decision = self.rules.lookup(request, self.pages.get(key), self.clock())
+            decision = self.look(request, key, self.pages.get(key), self.clock())
             if isinstance(decision, Serve):
                 return decision.response
             if flight.failed:
@@ -190,24 +211,26 @@ class HttpCache:
                     status, extra = flight.shared
                     return self.rules.marked(problem(status, "the page could not be fetched", extra), how)
             fetch = decision
-        return await self.fetch(request, key, fetch, None)
+        if fetch.looks and not fetch.shareable and key not in self.unstorable:
+            return await self.lead(request, key, slot, fetch, None)
+        return await self.fetch(request, key, slot, fetch, None)
 
-    async def lead(self, request: Request, key: str, fetch: Fetch, flight: PageFlight) -> Response:
+    async def lead(
+        self, request: Request, key: str, slot: str, fetch: Fetch, flight: PageFlight | None
+    ) -> Response:
         """Look in what is shared, and fetch what is not there; the others wait for either."""
         try:
             adopted = await self.pages.adopt(key)
         except BaseException:
-            self.land(key, flight)
+            self.land(slot, flight)
             raise
         if adopted:
-            decision = self.rules.lookup(request, self.pages.get(key), self.clock())
+            decision = self.look(request, key, self.pages.get(key), self.clock())
             if isinstance(decision, Serve):
-                self.land(key, flight)
-                if decision.refresh is not None:
-                    self.refresh(request, key, decision.refresh)
-                return decision.response
+                self.land(slot, flight)
+                return self.served(request, key, decision)
             fetch = decision
-        return await self.fetch(request, key, fetch, flight)
+        return await self.fetch(request, key, slot, fetch, flight)
 
     def refresh(self, request: Request, key: str, fetch: Fetch) -> None:
         """Fetch beside the request, unless somebody does or has just failed to."""
@@ -226,7 +249,7 @@ class HttpCache:
                 decision = self.rules.lookup(request, self.pages.get(key), self.clock())
                 if isinstance(decision, Serve) and decision.refresh is None:
                     return  # another has refreshed it
-            response = await self.fetch(request, key, fetch, flight)
+            response = await self.fetch(request, key, key, fetch, flight)
             try:
                 if not isinstance(response.body, bytes):
                     async for _ in response.body:
@@ -238,9 +261,11 @@ class HttpCache:
                 {"message": f"{key} could not be refreshed", "exception": error}
             )
 
-    async def fetch(self, request: Request, key: str, fetch: Fetch, flight: PageFlight | None) -> Response:
+    async def fetch(
+        self, request: Request, key: str, slot: str, fetch: Fetch, flight: PageFlight | None
+    ) -> Response:
         """Ask ``inner``, and keep the answer if the rules allow. With a flight, others wait for it."""
-        began, asked = self.pages.turn(), self.clock()
+        errand = Errand(request, key, slot, fetch, flight, self.pages.turn(), self.clock())
         # Who fetches alone, for want of somebody to share with, may as well ask on its own conditions.
         headers = fetch.headers if fetch.stored is not None or flight is not None else request.headers
         sent = request if headers is request.headers else replace(request, headers=headers)
@@ -250,57 +275,53 @@ class HttpCache:
         except BaseException as error:
             rescued = None
             if isinstance(error, Exception):
-                rescued = self.failed(request, key, fetch, flight, None)
-            self.land(key, flight)
+                rescued = self.failed(errand, None)
+            self.land(slot, flight)
             if rescued is None:
                 raise
             return rescued
         closing: Response | None = response
         try:
             if response.status in RESCUED:
-                rescued = self.failed(request, key, fetch, flight, response)
+                rescued = self.failed(errand, response)
                 if rescued is not None:
                     return rescued
             now = self.clock()
             decision = self.rules.received(
-                request, fetch, response, now=now, unix=self.wall(), delay=now - asked
+                request, fetch, response, now=now, unix=self.wall(), delay=now - errand.asked
             )
             match decision:
                 case Keep():
-                    answer = self.recorded(
-                        request, key, fetch, response, decision.stored, began, asked, flight
-                    )
+                    answer = self.recorded(errand, response, decision)
                     if isinstance(answer.body, Recording):
                         landing = None  # it lands with the last byte
                     closing = None
                     return answer
                 case Confirmed():
                     if decision.stored is not None:
-                        self.keep(key, decision.stored, began, asked)
+                        self.kept(errand, self.pages.keep(key, decision.stored, errand.began, errand.asked))
                     return decision.response
                 case Mismatch():
                     self.pages.drop(key)
                 case Pass():
                     if flight is not None and response.status < 500:
-                        self.unstorable.set(key, True)
+                        self.unstorable.set(slot, True)
                     closing = None
                     return self.rules.marked(response, fetch.why)
                 case _:
                     assert_never(decision)
         finally:
-            self.land(key, landing)
+            self.land(slot, landing)
             if closing is not None:
                 await closing.close()
         again = self.rules.lookup(request, (), now)
         assert isinstance(again, Fetch)
-        return await self.fetch(request, key, again, None)
+        return await self.fetch(request, key, slot, again, None)
 
-    def failed(
-        self, request: Request, key: str, fetch: Fetch, flight: PageFlight | None, response: Response | None
-    ) -> Response | None:
+    def failed(self, errand: Errand, response: Response | None) -> Response | None:
         """Take note of a failure; return a stale answer in place of it, where there may be one."""
-        how = fetch.why
-        self.resting.set(key, True)
+        how, flight = errand.fetch.why, errand.flight
+        self.resting.set(errand.slot, True)
         if response is not None:
             how += b"; fwd-status=%d" % response.status
         if flight is not None:
@@ -309,66 +330,68 @@ class HttpCache:
                 retry = find(response.headers, b"retry-after")
                 extra = [] if retry is None else [(b"retry-after", retry)]
                 flight.shared = (response.status, extra)
-        return self.rescue(request, key, how)
+        return self.rescue(errand.request, errand.key, how)
 
     def rescue(self, request: Request, key: str, how: bytes) -> Response | None:
         return self.rules.rescue(request, self.pages.get(key), self.clock(), how)
 
-    def recorded(
-        self,
-        request: Request,
-        key: str,
-        fetch: Fetch,
-        response: Response,
-        stored: Stored,
-        began: int,
-        asked: float,
-        flight: PageFlight | None,
-    ) -> Response:
+    def recorded(self, errand: Errand, response: Response, keep: Keep) -> Response:
         """Pass a storable response on, and store it once it is whole."""
+        why, flight = errand.fetch.why, errand.flight
         length = find(response.headers, b"content-length")
         if length is not None and length.isdigit() and (len(length) > 18 or int(length) > self.largest):
-            self.unstorable.set(key, True)
-            return self.rules.marked(response, fetch.why + b"; detail=too-large")
+            self.unstorable.set(errand.slot, True)
+            return self.rules.marked(response, why + b"; detail=too-large")
+        if keep.extends and not self.pages.parts(errand.key):
+            return self.rules.marked(response, why)  # there is nothing that it could extend
         if isinstance(response.body, bytes):
-            done = stored.with_body(response.body)
-            if done is None:
-                return self.rules.marked(response, fetch.why)
-            self.keep(key, done, began, asked)
-            answer = done.answer(request, [line for line in response.headers if line[0] == b"age"][:1])
-            return self.rules.marked(replace(answer, close=response.close), fetch.why + b"; stored")
-
-        def whole(body: bytes) -> None:
-            done = stored.with_body(body)
-            if done is not None:
-                self.keep(key, done, began, asked)
+            if keep.span is None:
+                return self.whole(errand, response, keep.stored, response.body)
+            return self.rules.marked(response, why + b"; stored" * self.keep(errand, keep, response.body))
 
         def over() -> None:
             if recording.size > self.largest:
-                self.unstorable.set(key, True)
-            self.land(key, flight)
+                self.unstorable.set(errand.slot, True)
+            self.land(errand.slot, flight)
 
         recording = Recording(
             response,
             largest=self.largest,
             allowance=self.allowance,
-            whole=whole,
+            whole=lambda body: self.keep(errand, keep, body),
             over=over,
             wanted=lambda: flight is not None and flight.waiting > 0,
         )
         answer = replace(response, body=recording, close=recording.aclose)
-        return self.rules.marked(answer, fetch.why + b"; stored")
+        return self.rules.marked(answer, why + b"; stored")
 
-    def keep(self, key: str, stored: Stored, began: int, asked: float) -> None:
-        """Store a response whose fetch began in a turn, and at an instant, before."""
-        if self.pages.keep(key, stored, began, asked):
-            self.unstorable.pop(key, None)
-            self.resting.pop(key, None)
+    def whole(self, errand: Errand, response: Response, stored: Stored, body: bytes) -> Response:
+        """Store a page whose body has come with its head, and answer with it."""
+        page = stored.with_body(body)
+        if page is None:
+            return self.rules.marked(response, errand.fetch.why)
+        self.kept(errand, self.pages.keep(errand.key, page, errand.began, errand.asked))
+        answer = page.answer(errand.request, [line for line in response.headers if line[0] == b"age"][:1])
+        return self.rules.marked(replace(answer, close=response.close), errand.fetch.why + b"; stored")
 
-    def land(self, key: str, flight: PageFlight | None) -> None:
+    def keep(self, errand: Errand, keep: Keep, body: bytes) -> bool:
+        """Store what has come, a page or a part of one; return whether it was."""
+        key, began, asked = errand.key, errand.began, errand.asked
+        if keep.span is not None:
+            return self.kept(errand, self.pages.keep_part(key, keep, body, began, asked, self.largest))
+        page = keep.stored.with_body(body)
+        return page is not None and self.kept(errand, self.pages.keep(key, page, began, asked))
+
+    def kept(self, errand: Errand, kept: bool) -> bool:
+        if kept:
+            self.unstorable.pop(errand.slot, None)
+            self.resting.pop(errand.slot, None)
+        return kept
+
+    def land(self, slot: str, flight: PageFlight | None) -> None:
         """Let those who wait look again."""
         if flight is not None:
-            if self.flights.get(key) is flight:
-                del self.flights[key]
+            if self.flights.get(slot) is flight:
+                del self.flights[slot]
             if not flight.landed.done():
                 flight.landed.set_result(None)

@@ -46,7 +46,7 @@ class Recording:
         *,
         largest: int,
         allowance: Allowance,
-        whole: Callable[[bytes], None],
+        whole: Callable[[bytes], object],
         over: Callable[[], None],
         wanted: Callable[[], bool],
     ) -> None:

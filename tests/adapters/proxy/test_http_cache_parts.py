@@ -1,0 +1,353 @@
+"""Requests for ranges of what the cache does not have: what it keeps of the answers, and whom it asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from replicated.adapters.proxy.http_cache import HttpCache
+from replicated.http.caching import HttpCacheRules
+from replicated.http.fields import find
+from replicated.http.message import Body, Request, Response
+from replicated.http.ranges import partial, spans
+from replicated.testing import ManualClock
+
+BODY = bytes(range(256)) * 40
+
+
+class Files:
+    """An origin that answers ranges of one body, whole or as a stream, and counts what it sent."""
+
+    def __init__(self, body: bytes = BODY, *, streams: bool = False, **fields: str) -> None:
+        self.body = body
+        self.streams = streams
+        self.fields = {"etag": '"a"', "cache_control": "max-age=60", **fields}
+        self.asked: list[Request] = []
+        self.sent = 0
+        self.gate: asyncio.Event | None = None
+        self.status: int | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        self.asked.append(request)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.status is not None:
+            return Response(self.status, [(b"content-length", b"0")])
+        headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in self.fields.items()]
+        etag, none_match = find(headers, b"etag"), find(request.headers, b"if-none-match")
+        if none_match is not None and none_match == etag:
+            return Response(304, headers)
+        wanted, of = find(request.headers, b"range"), find(request.headers, b"if-range")
+        response = Response(200, [*headers, (b"content-length", b"%d" % len(self.body))], self.body)
+        if wanted is not None and of in (None, etag) and request.method == "GET":
+            found = [
+                (first, last, self.body[first : last + 1])
+                for first, last in spans(wanted, len(self.body)) or ()
+            ]
+            response = partial(headers, len(self.body), found)
+        assert isinstance(response.body, bytes)
+        self.sent += len(response.body)
+        if request.method == "HEAD":
+            response.body = b""
+        elif self.streams:
+            response.body = pieces(response.body)
+        return response
+
+
+async def pieces(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), 1000):
+        await asyncio.sleep(0)
+        yield body[at : at + 1000]
+
+
+async def read(body: Body) -> bytes:
+    return body if isinstance(body, bytes) else b"".join([piece async for piece in body])
+
+
+class Shop:
+    """A cache before an origin, on a clock set by hand."""
+
+    def __init__(self, origin: Files, **options: Any) -> None:
+        self.clock = ManualClock()
+        self.origin = origin
+        options.setdefault("size", 200_000)
+        self.cache = HttpCache(origin, clock=self.clock, **options)
+
+    async def get(
+        self, wanted: str | None = None, method: str = "GET", **fields: str
+    ) -> tuple[int, bytes, str]:
+        if wanted is not None:
+            fields["range"] = f"bytes={wanted}"
+        headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
+        response = await self.cache(Request(method, b"/", [(b"host", b"h"), *headers]))
+        try:
+            body = await read(response.body)
+        finally:
+            await response.close()
+        said = (find(response.headers, b"cache-status") or b"").decode()
+        return response.status, body, said.removeprefix("replicated; ")
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_parts_answer_for_themselves_and_what_lies_within(streams: bool) -> None:
+    """A part that has come answers for itself and for less until it is stale; for more it is asked for."""
+
+    async def story() -> None:
+        shop = Shop(Files(streams=streams))
+        assert await shop.get("100-199") == (206, BODY[100:200], "fwd=uri-miss; stored")
+        assert await shop.get("100-199") == (206, BODY[100:200], "hit")
+        assert await shop.get("150-159", if_range='"a"') == (206, BODY[150:160], "hit")
+        assert (await shop.get("110-119,150-159,190-199"))[1:] == (BODY[110:200], "hit")
+        assert (await shop.get("99999-"))[::2] == (416, "hit")
+        assert len(shop.origin.asked) == 1
+        assert await shop.get("200-299") == (206, BODY[200:300], "fwd=uri-miss; stored")
+        assert await shop.get("150-250") == (206, BODY[150:251], "hit")
+        assert (await shop.get("50-150"))[2] == "fwd=uri-miss; stored"
+        assert shop.origin.sent == 301
+        shop.clock.advance(60)
+        assert (await shop.get("100-199"))[2] == "fwd=uri-miss; stored"
+
+    run(story)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_parts_become_a_page(streams: bool) -> None:
+    """When the last part has come the page is whole, for every request, and nothing came twice."""
+
+    async def story() -> None:
+        shop = Shop(Files(streams=streams))
+        for wanted in ("5000-", "0-999", "2000-4999", "1000-1999"):
+            assert (await shop.get(wanted))[0] == 206
+        assert shop.origin.sent == len(BODY)
+        assert await shop.get() == (200, BODY, "hit")
+        assert (await shop.get(method="HEAD"))[::2] == (200, "hit")
+        assert await shop.get("0-0,9000-9000") == await shop.get("0-0,9000-9000")
+        assert (await shop.get("-5"))[1:] == (BODY[-5:], "hit")
+        assert len(shop.origin.asked) == 4
+        assert list(shop.cache.pages.store) == ["http://h/"]
+
+    run(story)
+
+
+def test_a_part_that_is_all_is_a_page() -> None:
+    """`bytes=0-`, as players ask, brings the page, also where it has no entity tag."""
+
+    async def story() -> None:
+        shop = Shop(Files(etag="W/x"))
+        assert await shop.get("0-") == (206, BODY, "fwd=uri-miss; stored")
+        assert await shop.get() == (200, BODY, "hit")
+        assert (await shop.get("-7"))[1:] == (BODY[-7:], "hit")
+        assert len(shop.origin.asked) == 1
+
+    run(story)
+
+
+def test_another_version_takes_the_place_of_all_parts() -> None:
+    """No answer is ever of two versions: the first part of a new one ends what was kept of the old."""
+
+    async def story() -> None:
+        shop = Shop(Files())
+        await shop.get("0-99")
+        shop.origin.body = BODY[::-1]
+        shop.origin.fields["etag"] = '"b"'
+        assert (await shop.get("100-199"))[1] == BODY[::-1][100:200]
+        assert await shop.get("0-99") == (206, BODY[::-1][:100], "fwd=uri-miss; stored")
+        assert (await shop.get("0-199"))[1:] == (BODY[::-1][:200], "hit")
+        # Of a whole page too.
+        shop.origin.fields["etag"] = '"c"'
+        assert (await shop.get())[2] == "fwd=uri-miss; stored"
+        shop.origin.body, shop.origin.fields["etag"] = BODY, '"d"'
+        assert (await shop.get("0-99", cache_control="no-cache"))[1] == BODY[:100]
+        assert (await shop.get("0-150"))[1:] == (BODY[:151], "fwd=uri-miss; stored")
+
+    run(story)
+
+
+def test_what_if_range_brings_extends_parts_only() -> None:
+    """The answer to If-Range may lack what its client knows: it extends what is there, and begins nothing."""
+
+    async def story() -> None:
+        shop = Shop(Files(content_type="text/x"))
+        assert (await shop.get("0-99", if_range='"a"'))[2] == "fwd=uri-miss"
+        await shop.get("0-99")
+        del shop.origin.fields["content_type"]
+        assert (await shop.get("100-199", if_range='"a"'))[2] == "fwd=uri-miss; stored"
+        assert (await shop.get("0-199"))[2] == "hit"
+        [parts] = shop.cache.pages.parts("http://h/")
+        assert find(parts.headers, b"content-type") == b"text/x"
+        assert (await shop.get("0-9", if_range='"old"'))[:2] == (200, BODY)
+        assert await shop.get() == (200, BODY, "hit")
+        # An entity tag that another version has by now extends nothing.
+        shop = Shop(Files())
+        await shop.get("0-99")
+        shop.origin.fields["etag"] = '"b"'
+        assert (await shop.get("100-199", if_range='"b"'))[:2] == (206, BODY[100:200])
+        assert (await shop.get("0-99"))[2] == "hit"
+
+    run(story)
+
+
+def test_a_range_of_a_stale_page_is_cut_from_it_once_it_is_confirmed() -> None:
+    """A range validates the stale page: what still holds answers, and for all who come after."""
+
+    async def story() -> None:
+        shop = Shop(Files())
+        await shop.get()
+        shop.clock.advance(61)
+        assert await shop.get("5-9") == (206, BODY[5:10], "fwd=stale; fwd-status=304")
+        assert await shop.get() == (200, BODY, "hit")
+        shop.clock.advance(61)
+        shop.origin.fields["etag"] = '"b"'
+        assert await shop.get("5-9") == (206, BODY[5:10], "fwd=stale; stored")
+        assert shop.origin.sent == len(BODY) + 5
+        shop.origin.status = 503
+        assert (await shop.get("100-109"))[0] == 503
+
+    run(story)
+
+
+def test_many_who_want_one_range_make_one_request() -> None:
+    """Those who ask for the same range wait for one answer; who asks for another one does not."""
+
+    async def story() -> None:
+        shop = Shop(Files(streams=True))
+        shop.origin.gate = asyncio.Event()
+        waiting = [asyncio.ensure_future(shop.get(wanted)) for wanted in ("0-99", "00-99", "5-50") * 50]
+        while len(shop.origin.asked) < 2:
+            await asyncio.sleep(0)
+        shop.origin.gate.set()
+        answers = await asyncio.gather(*waiting)
+        assert {body for _, body, _ in answers} == {BODY[:100], BODY[5:51]}
+        assert len(shop.origin.asked) == 2
+        assert not shop.cache.flights
+
+    run(story)
+
+
+def test_a_range_that_cannot_be_kept_makes_nobody_wait() -> None:
+    """After a part that was not storable, requests for it go side by side; the page is no worse for it."""
+
+    async def story() -> None:
+        shop = Shop(Files(etag="W/x"))
+        shop.origin.gate = asyncio.Event()
+        first = asyncio.ensure_future(shop.get("0-99"))
+        await asyncio.sleep(0)
+        shop.origin.gate.set()
+        assert (await first)[2] == "fwd=uri-miss"
+        shop.origin.gate = asyncio.Event()
+        waiting = [asyncio.ensure_future(shop.get("0-99")) for _ in range(3)]
+        while len(shop.origin.asked) < 4:
+            await asyncio.sleep(0)
+        shop.origin.gate.set()
+        await asyncio.gather(*waiting)
+        assert "http://h/" not in shop.cache.unstorable
+
+    run(story)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_parts_that_lie_about_their_length(streams: bool) -> None:
+    """A part that is not as long as it says is passed on as it is, and not kept."""
+
+    async def story() -> None:
+        files = Files()
+
+        async def short(request: Request) -> Response:
+            response = await files(request)
+            body = await read(response.body)
+            response.headers = [line for line in response.headers if line[0] != b"content-length"]
+            response.body = pieces(body[:-1]) if streams else body[:-1]
+            return response
+
+        shop = Shop(files)
+        shop.cache.inner = short
+        for _ in range(2):
+            assert (await shop.get("0-99"))[:2] == (206, BODY[:99])
+        assert len(files.asked) == 2
+
+    run(story)
+
+
+def test_parts_that_are_too_large_pass() -> None:
+    """A part beyond the largest passes, announced or not; smaller ones of the same page are kept."""
+
+    async def story() -> None:
+        shop = Shop(Files(streams=True), largest=1000)
+        assert (await shop.get("0-5000"))[1:] == (BODY[:5001], "fwd=uri-miss; detail=too-large")
+        assert (await shop.get("0-99"))[2] == "fwd=uri-miss; stored"
+        for at in range(0, 3000, 500):
+            await shop.get(f"{at}-{at + 499}")
+        assert (await shop.get("2000-2999"))[2] == "hit"
+        assert (await shop.get("0-99"))[2] == "fwd=uri-miss; stored"
+        assert shop.cache.pages.store.currsize < 5000
+
+    run(story)
+
+
+def test_changes_reach_parts() -> None:
+    """What is purged, by URL or tag, or changed by an unsafe request, is gone in parts too."""
+
+    async def story() -> None:
+        shop = Shop(Files(surrogate_key="shoes"))
+        cache = shop.cache
+        for forget in (
+            lambda: cache.forget("http://h/"),
+            lambda: cache.forget("http://h/", soft=True),
+            lambda: cache.purge(b"shoes") == 1,
+            lambda: cache.purge(b"shoes", soft=True) == 1,
+        ):
+            assert (await shop.get("0-99"))[2] == "fwd=uri-miss; stored"
+            assert forget()
+            assert not cache.forget("http://h/")
+            assert cache.purge(b"shoes") == 0
+        await shop.get("0-99")
+        await shop.get(method="POST")
+        shop.origin.gate = asyncio.Event()
+        asked = asyncio.ensure_future(shop.get("0-99"))
+        while shop.origin.asked[-1].method == "POST":
+            await asyncio.sleep(0)
+        cache.forget("http://h/")  # while it is on its way
+        shop.origin.gate.set()
+        assert (await asked)[2] == "fwd=uri-miss"
+        assert (await shop.get("0-99"))[2] == "fwd=uri-miss; stored"
+
+    run(story)
+
+
+def test_parts_are_for_whom_the_rules_let_have_them() -> None:
+    """Variants of a part stand beside each other, and what is assumed is not for those with credentials."""
+
+    async def story() -> None:
+        shop = Shop(Files(vary="accept-language"))
+        await shop.get("0-99", accept_language="de")
+        assert (await shop.get("0-99", accept_language="fr"))[2] == "fwd=uri-miss; stored"
+        assert (await shop.get("0-99", accept_language="de"))[2] == "hit"
+        assert (await shop.get("0-99", accept_language="de", cache_control="max-age=0"))[2] != "hit"
+        assert (await shop.get("0-99", accept_language="de", if_none_match='"z"'))[2] != "hit"
+        files = Files()
+        del files.fields["cache_control"]
+        shop = Shop(files, rules=HttpCacheRules(ttl=60))
+        await shop.get("0-99")
+        assert (await shop.get("0-99"))[2] == "hit"
+        assert (await shop.get("0-99", cookie="a=b"))[2] == "fwd=uri-miss"
+
+    run(story)
+
+
+def test_coded_bodies_have_no_parts_in_one_body() -> None:
+    """Several ranges of a coded body are answered whole: a reader would decode the parts' body itself."""
+
+    async def story() -> None:
+        shop = Shop(Files(content_encoding="br"))
+        await shop.get()
+        assert await shop.get("0-0,900-900") == (200, BODY, "hit")
+        assert (await shop.get("0-0"))[0] == 206
+
+    run(story)
