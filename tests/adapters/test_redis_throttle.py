@@ -19,7 +19,7 @@ from replicated.adapters.redis_limit import RedisLimit
 from replicated.adapters.redis_line import pool_of
 from replicated.adapters.redis_throttle import AsyncRedisThrottle, RedisThrottle
 from replicated.testing import ManualClock
-from replicated.throttle import Throttle, TokenBucket
+from replicated.throttle import Throttle
 
 redis = pytest.importorskip("redis", reason="the client is an extra")
 pytest.importorskip("redis.asyncio")
@@ -80,18 +80,22 @@ def steps(least: float, *calls: str) -> st.SearchStrategy[list[tuple[str, int, f
 @given(
     rate=st.sampled_from([1, 3, 0.3, 7.5, 1 / 3, 1000, 3e5]),
     burst=st.integers(1, 5),
+    block=st.just(0) | st.sampled_from([0.001, 1, 2.5, 7]),
     # The server keeps no key for a bucket that a refund has filled, so a clock set back then finds another.
     steps=steps(0, "take", "take", "peek", "refund") | steps(-0.5, "take", "peek"),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-def test_one_arithmetic(client: Any, rate: float, burst: int, steps: list[tuple[Any, int, float]]) -> None:
-    """At the same times, a clock set back among them, the script answers as the local bucket does."""
+def test_one_arithmetic(
+    client: Any, rate: float, burst: int, block: float, steps: list[tuple[Any, int, float]]
+) -> None:
+    """At the same times, a clock set back among them, the script answers as the local throttle does."""
     client.flushall()
-    throttle = RedisThrottle(client, rate, burst)
+    throttle = RedisThrottle(client, rate, burst, block=block)
     script = at_times(client, throttle._limit)
     clock = ManualClock()
-    bucket = TokenBucket(rate, burst, clock=clock)
+    locally = Throttle(rate, burst, block=Fraction(throttle._limit.block, 10**6), clock=clock)
     at = 1_800_000_000 * 10**6
+    blocks = 0
     for what, cost, gap in steps:
         at += round(gap / rate * 10**6)
         # Microseconds from the start: as seconds since 1970 they would not fit a float to the nanosecond.
@@ -99,16 +103,21 @@ def test_one_arithmetic(client: Any, rate: float, burst: int, steps: list[tuple[
         cost = min(cost, burst)
         ticks = throttle._limit.ticks(cost)
         told = throttle._limit.told(script(keys=["k"], args=[ticks, what, *divmod(at, 10**6)]), ticks)
-        local = getattr(bucket, what)(cost) or 0.0
+        local = getattr(locally, what)("k", cost) or 0.0
+        if what == "refund":  # which does not tell of a block
+            assert told == local
+            answer = script(keys=["k"], args=[ticks, "peek", *divmod(at, 10**6)])
+            told, local = throttle._limit.told(answer, ticks), locally.peek("k", cost)
+        blocks += told.begins
         assert local <= told + 1e-12
         assert told < local + 1e-6
-        assert told == 0.0 or what != "refund"
-        [theirs], ours = told.quotas, bucket.quota()
+        [theirs], [ours] = told.quotas, locally.quotas("k")
         assert theirs.burst == ours.burst
         assert theirs.remaining == ours.remaining or told > 0.0
         assert 0 <= ours.remaining - theirs.remaining <= 1
         for theirs_lasts, ours_lasts in ((theirs.window, ours.window), (theirs.reset, ours.reset)):
             assert -1e-9 <= theirs_lasts - ours_lasts <= 2e-6
+        assert blocks == locally.stats().blocked
 
 
 @pytest.mark.parametrize("rate", [2**0.5, 1e6 / 3.1415926535, Fraction(123456789, 987654321)])
@@ -206,6 +215,83 @@ def test_reconfigure(client: Any) -> None:
     assert throttle.stats().failures == 0
 
 
+def test_block(client: Any) -> None:
+    """A refusal blocks its key for all who share, nothing prolongs that, and the key outlives it."""
+    throttle, other = (RedisThrottle(client, 10, 2, block=3600) for _ in "ab")
+    assert [throttle.take("k", 2), other.peek("k", 2) < 1] == [0.0, True]
+    waits = [each.take("k", 2) for each in (other, throttle, other)]
+    assert sorted(waits, reverse=True) == waits
+    assert 3590 < other.peek("k") <= waits[-1] <= 3600
+    for _ in range(2):
+        other.refund("k", 2)
+        [left] = throttle.quotas("k")
+        assert left.remaining == 0
+        assert 3590 < left.reset <= 3600
+    assert throttle.take("k").quotas[0].remaining == 0
+    assert 3_600_000 < client.pttl("throttle:k") <= 2 * 3_600_000 + 10_001
+    assert (throttle.stats().refused, throttle.stats().blocked) == (2, 0)
+    assert (other.stats().refused, other.stats().blocked) == (2, 1)
+
+
+def test_block_at_times(client: Any) -> None:
+    """It ends to the microsecond; the next refusal begins another, and only that one is counted."""
+    limit = RedisLimit(1, 2, ManualClock(), block=10)
+    script = at_times(client, limit)
+    begin = 1_800_000_000 * 10**6
+
+    def take(at: int) -> Any:
+        return limit.told(script(keys=["k"], args=[limit.unit, "take", *divmod(begin + at, 10**6)]))
+
+    assert [take(0), take(0), take(0), take(1)] == [0.0, 0.0, 10.0, 9.999999]
+    assert client.strlen("k") == 56
+    assert take(10**7 - 1) == pytest.approx(1e-6)
+    assert take(10**7) == 0.0
+    assert client.strlen("k") == 48
+    told = [take(10**7), take(10**7)]
+    assert told == [0.0, 10.0]
+    assert [each.begins for each in told] == [False, True]
+
+
+def test_blocks_that_differ(client: Any) -> None:
+    """A block is believed for as long as one's own lasts, at most; a limit that changes leaves it."""
+    long, short, none = (RedisThrottle(client, SLOW, 9, block=block) for block in (3600, 60, 0))
+    assert [long.take("k", 9), long.take("k") > 3590] == [0.0, True]
+    long.reconfigure(1000, 9)
+    assert 3590 < long.take("k") <= 3600
+    short.reconfigure(1000, 9)
+    assert short.peek("k") <= 60
+    assert 3500 < long.peek("k") <= 3600
+    assert 59 < short.take("k") <= 60
+    assert long.peek("k") <= 60
+    none.reconfigure(1000, 9)
+    assert none.take("k") <= 3600  # it owes no more than the burst, and nobody blocks it
+    assert none.take("new") == 0.0
+    assert long.stats().failures + short.stats().failures + none.stats().failures == 0
+
+
+def test_shadow(client: Any) -> None:
+    """In shadow mode nobody is refused, whoever decides; what would have been is counted, and told."""
+    clock = ManualClock()
+    throttle = RedisThrottle(client, SLOW, 1, block=7200, shadow=True)
+    told = [throttle.take("k") for _ in range(3)]
+    assert told == [0.0] * 3
+    assert 7190 < throttle.peek("k") <= 7200
+    assert [each.quotas[0].remaining for each in told] == [0, 0, 0]
+    assert told[1].quotas[0].reset > 7190
+    assert 7190 < told[2].quotas[0].reset <= 7200
+    seen = throttle.stats()
+    assert (seen.refused, seen.blocked, seen.fallbacks) == (2, 1, 0)
+    local = Throttle(1, 1, block=60, clock=clock)
+    policies: list[tuple[Any, int]] = [("open", 0), ("closed", 3), (local, 2)]
+    broken: Any = None
+    for down, refused in policies:
+        broken = RedisThrottle(Nonsense(OSError()), 1, 1, shadow=True, down=down, clock=clock)
+        assert [broken.take("k") for _ in range(3)] == [0.0] * 3
+        seen = broken.stats()
+        assert (seen.refused, seen.blocked, seen.fallbacks) == (refused, 0, 3)
+    assert broken.take("k").quotas[0].reset == broken.peek("k") == 60.0
+
+
 def test_what_is_left_comes_with_the_answer(client: Any) -> None:
     """A take tells what is left, in its one round trip; where the policy has decided, what that knows."""
     throttle = RedisThrottle(client, SLOW, 5)
@@ -216,7 +302,8 @@ def test_what_is_left_comes_with_the_answer(client: Any) -> None:
     assert throttle.take("k", 4).quotas[0].remaining == 3
     assert throttle.quotas("new") == ((("default", 5, 5 * 3600.0, 5, 0.0)),)
     local = Throttle(1, 2, clock=ManualClock())
-    for down, left in (("open", ()), ("closed", ()), (local, (("default", 2, 2.0, 1, 1.0),))):
+    policies: list[tuple[Any, Any]] = [("open", ()), ("closed", ()), (local, (("default", 2, 2.0, 1, 1.0),))]
+    for down, left in policies:
         broken: Any = RedisThrottle(Nonsense(OSError()), 1, 1, down=down, clock=ManualClock())
         assert broken.take("k").quotas == left
 
@@ -262,6 +349,23 @@ def test_nonsense_state(client: Any) -> None:
     assert throttle.stats().failures == 1
 
 
+def test_nonsense_blocks(client: Any) -> None:
+    """A block that is not ours keeps nobody out for longer than ours would, and that once."""
+    throttle = RedisThrottle(client, 10, 2, block=60)
+    throttle.take("k")
+    ours = client.get("throttle:k")
+    for until in (math.nan, math.inf, 1e300, client.time()[0] * 1e6 + 1e12):
+        client.set("throttle:k", ours + struct.pack(">d", until), px=1000)
+        for _ in range(2):
+            assert 59 < throttle.take("k") <= 60, until
+        assert 59_000 < client.pttl("throttle:k") <= 130_001
+    for until in (-math.inf, -1.0, 0.0, 1.0):
+        client.set("throttle:k", ours + struct.pack(">d", until), px=1000)
+        assert throttle.take("k") == 0.0, until
+        assert client.strlen("throttle:k") == 48
+    assert throttle.stats().failures == 0
+
+
 class Nonsense:
     """A client of a server that answers what it likes."""
 
@@ -272,6 +376,20 @@ class Nonsense:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [5, [1], [1, 2, 3, 4], [0, 0, 0], [0, 0, 1], [2**60, 1, 1], [0, 10**6 + 1, 1]]
+    + [[-1, 1, 1], [0, -1, 1], [0, "1", 1], [0.5, 1, 1], [None] * 3],
+)
+def test_nonsense_answers_about_blocks(answer: object) -> None:
+    """Where keys are blocked, an answer that cannot be is none either."""
+    throttle = RedisThrottle(
+        Nonsense(answer), 1, 1, block=1, down="closed", retry_every=2, clock=ManualClock()
+    )
+    assert throttle.take("k") == 2.0
+    assert (throttle.stats().failures, throttle.stats().refused) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +416,9 @@ def test_a_cluster(redis_cluster: Any) -> None:
 
     async def later() -> None:
         async with redis_cluster.cluster(later=True) as client:
-            throttle = AsyncRedisThrottle(client, SLOW, 2, deadline=5)
-            assert [await throttle.take(key) > 0.0 for key in "abcd"] == [True, True, True, False]
+            throttle = AsyncRedisThrottle(client, SLOW, 2, block=7200, deadline=5)
+            waits = [await throttle.take(key) for key in "abcd"]
+            assert [wait > 7190 for wait in waits] == [True, True, True, False]
             assert throttle.stats().failures == 0
 
     asyncio.run(later())
@@ -370,6 +489,7 @@ def test_async(own_redis: Any) -> None:
             waits = await asyncio.gather(*(throttle.take("k") for _ in range(8)))
             assert sorted(wait > 0 for wait in waits) == [False] * 5 + [True] * 3
             assert await throttle.peek("k") > 0
+            assert (await throttle.quotas("k"))[0].remaining == 0
             await throttle.refund("k", 2)
             assert await throttle.take("k", 2) == 0.0
             own_redis.stop()
@@ -496,13 +616,16 @@ def test_which_clients_are_passed_by(shared_redis: Any, client: Any, monkeypatch
 
 def test_bad_input(shared_redis: Any, client: Any) -> None:
     """What cannot be is refused by name, a client that waits for ever or retries among it."""
+    for bad in (-1, math.nan, 3e9):
+        with pytest.raises(ValueError, match="block"):
+            RedisThrottle(client, 1, 1, block=bad)
     for throttle_class in (RedisThrottle, AsyncRedisThrottle):
         with pytest.raises(ValueError, match="retry"):
             throttle_class(shared_redis.client(retries=1), 1, 1)
         with pytest.raises(ValueError, match="rate"):
             throttle_class(client, 0, 1)
         with pytest.raises(ValueError, match="down"):
-            throttle_class(client, 1, 1, down="maybe")
+            throttle_class(client, 1, 1, down="maybe")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="retry_every"):
             throttle_class(client, 1, 1, retry_every=0)
     with pytest.raises(ValueError, match="socket_timeout"):
@@ -516,7 +639,7 @@ def test_bad_input(shared_redis: Any, client: Any) -> None:
         with pytest.raises(ValueError, match="cost"):
             throttle.take("k", cost)
     with pytest.raises(TypeError):
-        throttle.take([])
+        throttle.take([])  # type: ignore[arg-type]
     assert throttle.take("k", 1.5) == 0.0
     assert throttle.stats().failures == 0
     assert repr(throttle) == "<RedisThrottle 1/s, burst 2>"

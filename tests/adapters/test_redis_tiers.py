@@ -12,6 +12,7 @@ from replicated import Replica
 from replicated.adapters.asgi import ThrottleMiddleware
 from replicated.adapters.redis_throttle import AsyncRedisThrottle, RedisThrottle
 from replicated.http.message import Request
+from replicated.serve.admin import Admin
 from replicated.serve.options import ServeOptions
 from replicated.serve.service import Service
 
@@ -90,12 +91,55 @@ def test_without_the_server(nowhere: str, own_redis: Any, down: Any, refused: li
     asyncio.run(story())
 
 
+def test_a_block_is_for_all(nowhere: str, own_redis: Any) -> None:
+    """Whoever is refused by one process is blocked at all, and by each alone once the server has gone."""
+
+    async def story() -> None:
+        asked = options(nowhere, own_redis, throttle=0.01, burst=1.0, throttle_block=600.0)
+        async with Service(asked, counted=True) as one, Service(asked) as two:
+            answers = [*await ask(one, 4), *await ask(two, 1)]
+            own_redis.kill()
+            answers += await ask(one, 4)
+            waits = [int(dict(answer.headers).get(b"retry-after", 0)) for answer in answers]
+            refused = [590 < wait <= 600 for wait in waits]
+            assert refused == [False, True, True, True, True, False, True, True, True]
+            told = Admin(one, lambda: 0).families()
+            assert {family.name: list(family.values) for family in told if "throttle" in family.name} == {
+                "replicated_throttle_refused_total": [({}, 6)],
+                "replicated_throttle_failures_total": [({}, 1)],
+                "replicated_throttle_fallbacks_total": [({}, 4)],
+            }
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("down", ["local", "closed"])
+def test_shadow_refuses_nobody(nowhere: str, own_redis: Any, down: str) -> None:
+    """In shadow mode nobody is refused, with the server or without; what would have been is counted."""
+
+    async def story() -> None:
+        told = down == "local"
+        more = {"throttle_shadow": True, "throttle_down": down, "ratelimit_fields": told}
+        async with Service(options(nowhere, own_redis, **more)) as service:
+            answers = await ask(service, 5)
+            own_redis.kill()
+            answers += await ask(service, 5)
+            assert 429 not in [answer.status for answer in answers]
+            assert service.shared is not None
+            assert service.shared.stats().refused == 2 + (2 if told else 5)
+            if told:
+                said = [dict(answer.headers)[b"ratelimit"].partition(b";t=")[0] for answer in answers]
+                assert said == [b'"default";r=%d' % left for left in (2, 1, 0, 0, 0) * 2]
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"throttle": None, "burst": None}, "throttle_redis needs a throttle"),
-        ({"throttle_block": 5.0}, "throttle_block goes without throttle_redis"),
-        ({"throttle_shadow": True}, "throttle_shadow goes without throttle_redis"),
+        ({"throttle_block": -5.0}, "block must not be negative, not -5.0"),
+        ({"throttle_block": -5.0, "throttle_down": "open"}, "block must be from 0 seconds to 70 years"),
         ({"throttle_down": "maybe"}, "throttle_down must be one of local, open, closed, not 'maybe'"),
         ({"throttle_redis": "http://there"}, "(?i)url must"),
     ],

@@ -14,10 +14,10 @@ from fractions import Fraction
 from ..clock import Clock
 from ..throttle import Number, Quota, Told
 from ..throttle.debts import PATIENCE
-from ..throttle.gcra import Gcra, seconds_for
+from ..throttle.gcra import Gcra, rational, seconds_for
 from ..throttle.quota import DEFAULT
 
-__all__ = ["SCRIPT", "RedisLimit"]
+__all__ = ["SCRIPT", "Answer", "RedisLimit"]
 
 # State is the time at which the bucket is full, as microseconds and the ticks beyond them: numbers in Lua
 # are doubles, and the two together would not fit one. They are packed, as text takes the script longer than
@@ -30,18 +30,20 @@ __all__ = ["SCRIPT", "RedisLimit"]
 #
 # Behind that the state has the limit by which it was written. Where that was another one, units are carried
 # over and not times: a limit that changes, on one replica after the other, never gives a unit.
+#
+# A key that is blocked has the end of that behind it all, in microseconds; who finds it over leaves it out.
 SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local state = redis.call('GET', KEYS[1])
 local cost, what = tonumber(ARGV[1]) or UNIT, ARGV[2] or 'take'
-local debt, lives, amend = 0, 0, what == 'refund'
+local debt, lives, closed, amend = 0, 0, 0, what == 'refund'
 if state then
   debt = TOLERANCE + 1
-  if #state == 48 then
+  if #state == 48 or #state == 56 then
     local full, rest, dies = struct.unpack('>ddd', state)
     if full > 1e15 and rest >= 0 then
-      if string.sub(state, 25) == LIMIT then
+      if string.sub(state, 25, 48) == LIMIT then
         debt, lives = (full - now) * SCALE + rest, dies
       else
         local tolerance, unit, scale = struct.unpack('>ddd', state, 25)
@@ -52,6 +54,14 @@ if state then
           debt = 0
         elseif scale > 0 and left > 0 and left < 4e15 then
           debt = TOLERANCE - math.floor(left * UNIT)
+        end
+      end
+      if #state == 56 then
+        closed = math.ceil(struct.unpack('>d', state, 49) - now)
+        if closed <= 0 then
+          closed, lives = 0, 0
+        elseif not (closed <= BLOCK) then
+          closed, lives, amend = BLOCK, 0, true
         end
       end
     end
@@ -66,8 +76,16 @@ elseif debt < 0 then
   debt = 0
 end
 local answer = 0
-if what ~= 'refund' and debt + cost > TOLERANCE then
-  answer = math.ceil((debt + cost - TOLERANCE) / SCALE)
+if what ~= 'refund' and (closed > 0 or debt + cost > TOLERANCE) then
+  if BLOCK > 0 then
+    local begins = 0
+    if what == 'take' and closed == 0 then
+      closed, lives, amend, begins = BLOCK, 0, true, 1
+    end
+    answer = {debt, closed, begins}
+  else
+    answer = math.ceil((debt + cost - TOLERANCE) / SCALE)
+  end
 else
   if what == 'take' then
     debt, amend = debt + cost, true
@@ -75,15 +93,18 @@ else
   answer = -debt
 end
 if amend and what ~= 'peek' then
-  if debt == 0 then
+  if debt + closed == 0 then
     redis.call('DEL', KEYS[1])
   else
     local full = now + math.floor(debt / SCALE)
     if full <= lives and lives <= now + LONGEST then
       redis.call('SETRANGE', KEYS[1], 0, struct.pack('>dd', full, debt % SCALE))
     else
-      local dies = 2 * full - now + PATIENCE
+      local dies = 2 * math.max(full, now + closed) - now + PATIENCE
       state = struct.pack('>ddd', full, debt % SCALE, dies) .. LIMIT
+      if closed > 0 then
+        state = state .. struct.pack('>d', now + closed)
+      end
       redis.call('SET', KEYS[1], state, 'PX', math.ceil((dies - now) / 1000) + 1)
     end
   end
@@ -101,25 +122,32 @@ class RedisLimit:
     A limit of many digits is taken a hair lower.
 
     Attributes:
-        script: Decides; its answer is a wait in microseconds, or else what is owed by now, negative.
+        script: Decides; its answer is a wait in microseconds, or else what is owed by now, negative. Where
+            keys are blocked, a refusal says what is owed, for how many microseconds the key is blocked, and
+            whether that begins here.
+        block: Microseconds for which a refused key is blocked.
         sha: What the server calls it.
         tolerance: Ticks that the whole burst takes.
         unit: Ticks that one unit takes.
         scale: Ticks a microsecond.
 
     Raises:
-        ValueError: A number is out of its range, or the burst takes longer than 70 years.
+        ValueError: A number is out of its range, or the burst or the block takes longer than 70 years.
         TypeError: A number is of another type.
     """
 
-    def __init__(self, rate: Number, burst: Number, clock: Clock) -> None:
+    def __init__(self, rate: Number, burst: Number, clock: Clock, block: Number = 0) -> None:
         self.gcra = Gcra(rate, burst, clock)
+        self.block = math.ceil(rational("block", block) * 10**6)
+        if not 0 <= self.block < EXACT:
+            raise ValueError(f"block must be from 0 seconds to 70 years, not {block!r}")
         self.scale, self.unit = microseconds(self.gcra)
         self.tolerance = math.floor(self.gcra.burst * self.unit)
         self.longest = -(-self.tolerance // self.scale)  # no wait is longer than a burst takes
         stamp = struct.pack(">ddd", self.tolerance, self.unit, self.scale)
         # The limit stands in the script: an argument costs more on its way than the script does with it.
         constants = {
+            "BLOCK": self.block,
             "LIMIT": '"' + "".join(f"\\{byte:03}" for byte in stamp) + '"',
             "LONGEST": 2 * self.longest + PATIENCE * 10**6,
             "PATIENCE": PATIENCE * 10**6,
@@ -149,49 +177,77 @@ class RedisLimit:
         self.gcra.ticks(cost)  # which says what is wrong with it
         return b"%d" % min(math.ceil(Fraction(cost) * self.unit), self.tolerance)
 
-    def told(self, answer: object, cost: bytes | None = None) -> Told:
+    def told(self, answer: object, cost: bytes | None = None) -> Answer:
         """Return what an answer to a question about ``cost`` means.
 
         Raises:
             ValueError: It is nonsense.
         """
-        if type(answer) is not int or not -self.tolerance <= answer <= self.longest:
+        if type(answer) is not int:
+            return self._refused(answer, cost)
+        if not -self.tolerance <= answer <= (0 if self.block else self.longest):
             raise ValueError(f"the server answered {answer!r}")
         if answer <= 0:
-            told = new(Answer, 0.0)
-            told.limit, told.owed = self, -answer
-            return told
-        told = new(Answer, seconds_for(answer * 1000))
+            return self.said(0.0, -answer)
         # The wait was rounded up to a microsecond, so this much is owed at most.
         owed = self.tolerance + answer * self.scale - (self.unit if cost is None else int(cost))
-        told.limit, told.owed = self, min(owed, self.tolerance)
+        return self.said(seconds_for(answer * 1000), min(owed, self.tolerance))
+
+    def _refused(self, answer: object, cost: bytes | None) -> Answer:
+        match answer:
+            case [int(owed), int(closed), int(begins)] if (
+                0 <= owed <= self.tolerance and 0 <= closed <= self.block
+            ):
+                over = owed + (self.unit if cost is None else int(cost)) - self.tolerance
+                wait = max(-(-over // self.scale), closed)
+                if wait > 0:
+                    return self.said(seconds_for(wait * 1000), owed, closed, begins == 1)
+        raise ValueError(f"the server answered {answer!r}")
+
+    def said(self, wait: float, owed: int, closed: int = 0, begins: bool = False) -> Answer:
+        """Return an answer: a wait in seconds, what is owed, and the block in microseconds."""
+        told = new(Answer, wait)
+        told.limit, told.owed, told.closed, told.begins = self, owed, closed, begins
         return told
 
-    def left(self, owed: int) -> tuple[Quota, ...]:
-        """Return what is left to one who owes so many ticks."""
+    def left(self, owed: int, closed: int) -> tuple[Quota, ...]:
+        """Return what is left to one who owes so many ticks, and is blocked for so many microseconds."""
         return (
             Quota(
                 DEFAULT,
                 self.tolerance // self.unit,
                 seconds_for(self.longest * 1000),
-                (self.tolerance - owed) // self.unit,
-                seconds_for(-(-owed // self.scale) * 1000),
+                0 if closed else (self.tolerance - owed) // self.unit,
+                seconds_for(max(-(-owed // self.scale), closed) * 1000),
             ),
         )
 
 
 class Answer(Told):
-    """What the script has answered."""
+    """What the script has answered.
 
-    __slots__ = ("limit", "owed")
+    Attributes:
+        limit: The limit that it was asked by.
+        owed: What is owed, in its ticks.
+        closed: Microseconds for which the key is blocked.
+        begins: Whether it is since this question.
+    """
+
+    __slots__ = ("begins", "closed", "limit", "owed")
 
     limit: RedisLimit
     owed: int
+    closed: int
+    begins: bool
 
     @property
     def quotas(self) -> tuple[Quota, ...]:
         """What is left."""
-        return self.limit.left(self.owed)
+        return self.limit.left(self.owed, self.closed)
+
+    def overlooked(self) -> Answer:
+        """Return the same as an admission."""
+        return self.limit.said(0.0, self.owed, self.closed, self.begins)
 
 
 new = float.__new__  # a __new__ of its own would be called for every decision

@@ -2,8 +2,8 @@
 
 It decides when to ask and what to do without an answer; a client that talks to the server is passed in. A
 decision is one round trip, on the server's clock, so the replicas' clocks need not agree. Each call names one
-key, so a cluster can route it, and every key expires after its bucket is full, at the latest ten seconds
-after as much time has passed again.
+key, so a cluster can route it, and every key expires after its bucket is full and its block over, at the
+latest ten seconds after as much time has passed again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from ..clock import Clock, monotonic
 from ..throttle import Number, Quota, Throttle, Told
 from .deadlines import Deadlines
-from .redis_limit import RedisLimit
+from .redis_limit import Answer, RedisLimit
 from .redis_line import AsyncLine, Line
 
 __all__ = ["AsyncRedisThrottle", "Down", "RedisThrottle", "RedisThrottleStats"]
@@ -36,13 +36,19 @@ class RedisThrottleStats:
     Attributes:
         failures: Questions that the server did not answer, not in time, or with nonsense.
         fallbacks: Decisions made without it: those, and all until it is asked again.
+        refused: Takes refused, or in shadow mode those that would have been, whoever decided.
+        blocked: Blocks begun on the server.
     """
 
     failures: int
     fallbacks: int
+    refused: int
+    blocked: int
 
 
 class _Options(TypedDict, total=False):
+    block: Number
+    shadow: bool
     down: Down
     prefix: str
     retry_every: float
@@ -57,6 +63,8 @@ class _Shared:
         rate: Number,
         burst: Number,
         *,
+        block: Number = 0,
+        shadow: bool = False,
         down: Down = "open",
         prefix: str = "throttle:",
         retry_every: float = 1.0,
@@ -66,13 +74,15 @@ class _Shared:
             raise ValueError(f"down must be 'open', 'closed' or a Throttle, not {down!r}")
         if not 0 < retry_every < math.inf:
             raise ValueError(f"retry_every must be seconds above zero, not {retry_every!r}")
-        self._limit = RedisLimit(rate, burst, clock)
+        self._limit = RedisLimit(rate, burst, clock, block)
+        self._block = block
+        self._shadow = shadow
         self._down = down
         self._prefix = prefix.encode()
         self._retry_every = retry_every
         self._clock = clock
         self._ask_again: float | None = None  # while the server answers nobody asks what time it is
-        self._failures = self._fallbacks = 0
+        self._failures = self._fallbacks = self._refused = self._blocks = 0
 
     def reconfigure(self, rate: Number, burst: Number) -> None:
         """Change the limit of every key from the next question on. O(1), and no round trip.
@@ -85,11 +95,11 @@ class _Shared:
             ValueError: A number is out of its range; nothing has changed.
             TypeError: A number is of another type; nothing has changed.
         """
-        self._limit = RedisLimit(rate, burst, self._clock)
+        self._limit = RedisLimit(rate, burst, self._clock, self._block)
 
     def stats(self) -> RedisThrottleStats:
         """Return the counts so far. O(1)."""
-        return RedisThrottleStats(self._failures, self._fallbacks)
+        return RedisThrottleStats(self._failures, self._fallbacks, self._refused, self._blocks)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._limit.gcra}>"
@@ -124,16 +134,28 @@ class _Shared:
         self._failures += 1
         self._ask_again = self._clock() + self._retry_every
 
+    def _refuse(self, told: Answer) -> Told:
+        self._refused += 1
+        self._blocks += told.begins
+        return told.overlooked() if self._shadow else told
+
     def _without(self, what: _What, key: Hashable, cost: Number) -> Told:
         self._fallbacks += 1
         down = self._down
         if not isinstance(down, Throttle):
-            return Told(0.0 if down == "open" else self._retry_every)  # what is left nobody knows
+            # What is left nobody knows.
+            return Told(self._counted(what, 0.0 if down == "open" else self._retry_every))
         try:
             wait = getattr(down, what)(key, cost) or 0.0
         except ValueError:  # more than the local burst: nobody here can grant it
             wait = self._retry_every
-        return _Locally(wait, down, key)
+        return _Locally(self._counted(what, wait), down, key)
+
+    def _counted(self, what: _What, wait: float) -> float:
+        if not wait or what != "take":
+            return wait
+        self._refused += 1
+        return 0.0 if self._shadow else wait
 
 
 class _Locally(Told):
@@ -177,13 +199,18 @@ class RedisThrottle(_Shared):
     take whose answer was lost may have been counted: then a client gets less, never more. With a Throttle
     for ``down``, memory stays bounded, and N replicas that lost the server grant N times its rate. A server
     whose clock is set back gives no unit to a key that it still holds, and locks nobody out; one that had
-    expired has its burst again.
+    expired has its burst again. A block stands on the server with what is owed, so that all refuse the key;
+    replicas that disagree about ``block`` believe one for as long as their own lasts, at most.
 
     Args:
         client: A client of redis-py or valkey-py, without retries, and with a ``socket_timeout``, which is
             the deadline of a decision.
         rate: Units a second for each key, above zero.
         burst: Units that a key may take at once, at least 1.
+        block: As a ``Throttle`` has it: seconds that a refused key is blocked; 0 for none. A Throttle in
+            ``down`` has its own, and knows nothing of who is blocked on the server.
+        shadow: As a ``Throttle`` has it: refuse nobody, whoever decides, and count in ``stats`` what would
+            have been refused.
         down: What decides while the server does not.
         prefix: What its keys begin with there.
         retry_every: Seconds after a failure until the server is asked again.
@@ -239,7 +266,7 @@ class RedisThrottle(_Shared):
                 self._failed()
             else:
                 self._ask_again = None
-                return told
+                return self._refuse(told) if told and what == "take" else told
         return self._without(what, key, cost)
 
 
@@ -251,7 +278,7 @@ class AsyncRedisThrottle(_Shared):
         rate: Units a second for each key, above zero.
         burst: Units that a key may take at once, at least 1.
         deadline: Seconds that a decision may take before ``down`` decides.
-        options: ``down``, ``prefix``, ``retry_every`` and ``clock``, as there.
+        options: ``block``, ``shadow``, ``down``, ``prefix``, ``retry_every`` and ``clock``, as there.
 
     Raises:
         ValueError: A number is out of its range, or ``client`` does retry.
@@ -295,5 +322,5 @@ class AsyncRedisThrottle(_Shared):
                 self._failed()
             else:
                 self._ask_again = None
-                return told
+                return self._refuse(told) if told and what == "take" else told
         return self._without(what, key, cost)

@@ -12,10 +12,11 @@ from typing import Any
 
 from ..adapters.proxy.http_cache import HttpCache
 from ..adapters.proxy.purging import Purging
+from ..adapters.redis_throttle import AsyncRedisThrottle, RedisThrottleStats
 from ..http.fields import problem
 from ..http.message import Request, Response
 from ..readiness import State
-from ..throttle import Throttle
+from ..throttle import Throttle, ThrottleStats
 from .exposition import CONTENT_TYPE, Family, exposition
 from .service import Service
 
@@ -115,19 +116,24 @@ class Admin:
         )
         if service.cache is not None:
             yield from cached(service.cache)
-        throttle = tier.throttle
-        if isinstance(throttle, Throttle):
-            seen = throttle.stats()
-            yield Family("replicated_throttle_keys", "gauge", "Keys that are remembered.", [({}, seen.keys)])
-            yield Family(
-                "replicated_throttle_refused_total", "counter", "Requests refused.", [({}, seen.refused)]
-            )
-            yield Family(
-                "replicated_throttle_overflowed_total",
-                "counter",
-                "Requests of new keys that found no place.",
-                [({}, seen.overflowed)],
-            )
+        throttle = service.shared or tier.throttle
+        if isinstance(throttle, Throttle | AsyncRedisThrottle):
+            yield from throttled(throttle.stats())
+
+
+def throttled(seen: ThrottleStats | RedisThrottleStats) -> Iterator[Family]:
+    """Return the figures of a throttle, this process's own or a shared one."""
+    told = [("refused", "Requests refused, or in shadow mode those that would have been.")]
+    if isinstance(seen, ThrottleStats):
+        yield Family("replicated_throttle_keys", "gauge", "Keys that are remembered.", [({}, seen.keys)])
+        told += [("overflowed", "Requests of new keys that found no place.")]
+    else:
+        told += [
+            ("failures", "Questions that the server of the shared throttle did not answer in time."),
+            ("fallbacks", "Requests that were decided about without it."),
+        ]
+    for name, text in told:
+        yield Family(f"replicated_throttle_{name}_total", "counter", text, [({}, getattr(seen, name))])
 
 
 def cached(cache: HttpCache) -> Iterator[Family]:

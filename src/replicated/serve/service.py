@@ -17,6 +17,7 @@ from ..adapters.proxy.gatekeeper import gatekeeper
 from ..adapters.proxy.http_cache import HttpCache
 from ..adapters.proxy.probe_answers import ProbeAnswers
 from ..adapters.proxy.purging import Purging
+from ..adapters.redis_throttle import AsyncRedisThrottle
 from ..balance import Strategy
 from ..http.caching import HttpCacheRules
 from ..http.framing import Limits
@@ -74,6 +75,7 @@ class Service:
         self.tier = tier(options, strategy if self.traffic is None else self.traffic.strategy(strategy))
         self.waiting = self.balancing.waiting(self.tier)
         self.cache: HttpCache | None = None
+        self.shared: AsyncRedisThrottle | None = None
         self.upstream = Upstream(max_connections=options.max_in_flight or 1024)
         self.probe = None if options.probe is None else HttpProbe(options.probe)
         self.was_ready = False
@@ -126,8 +128,8 @@ class Service:
             if shared is None:
                 handler = admission(handler, self.tier, identity, key, fields=fields)
             else:
-                throttle, client = shared
-                handler = admission(handler, self.tier, identity, key, throttle=throttle, fields=fields)
+                self.shared, client = shared
+                handler = admission(handler, self.tier, identity, key, throttle=self.shared, fields=fields)
                 self.running.push_async_callback(client.aclose)
         # The front has judged what stands in a request; whether it goes in circles, it cannot know.
         handler = gatekeeper(handler, None, options.name.encode("latin-1"))

@@ -14,9 +14,6 @@ from .options import THROTTLE_DOWN, ServeOptions
 
 __all__ = ["burst", "shared_throttle"]
 
-ALONE = ("throttle_block", "throttle_shadow")
-"""What a throttle of one process does and the shared one does not."""
-
 
 def burst(options: ServeOptions) -> float:
     """Return how much may be asked at once: one second's worth, and at least a request."""
@@ -35,21 +32,20 @@ def shared_throttle(options: ServeOptions) -> tuple[AsyncRedisThrottle, Any] | N
         )
     if options.throttle is None or options.throttle_redis is None:
         return None
-    for name in ALONE:
-        if getattr(options, name):
-            raise ValueError(f"{name} goes without throttle_redis: it is known to one replica alone")
     try:
         from ..adapters.redis_client import client_of
     except MissingExtra as missing:
         raise ValueError(f"throttle_redis: {missing}") from None
     client = client_of(options.throttle_redis)
-    most, down = burst(options), options.throttle_down
-    decides: Down = Throttle(options.throttle, most) if down == "local" else down
+    most, block, down = burst(options), options.throttle_block, options.throttle_down
+    decides: Down = Throttle(options.throttle, most, block=block) if down == "local" else down
     throttle = AsyncRedisThrottle(
         client,
         options.throttle,
         most,
         deadline=options.throttle_deadline,
+        block=block,
+        shadow=options.throttle_shadow,
         down=decides,
         prefix=f"throttle:{options.name}:",  # so that the tiers of one service can share a server
     )
