@@ -6,10 +6,13 @@ application of their own. What a message looks like is not known here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from ..affinity import Affinity
+from ..errors import MissingExtra
 from ..http.caching import HttpCacheRules
+from ..http.fields import problem
 from ..http.framing import Limits
 from ..http.identity import Identity, Network
 from ..tier import Tier
@@ -22,6 +25,7 @@ from .asgi_front import (
     Receive,
     Scope,
     Send,
+    reject,
     respond,
 )
 from .asgi_throttle import ThrottleMiddleware, identity_of
@@ -40,7 +44,8 @@ class ReverseProxy(HandlerApp):
     """A reverse proxy: balances requests over the replicas of a tier, on any ASGI server.
 
     ``app = ReverseProxy(Tier([Replica("a", "http://127.0.0.1:9001"), ...]))``. Serve it with one event loop
-    a process, and put probes beside it with ``replicated.adapters.probes``.
+    a process, and put probes beside it with ``replicated.adapters.probes``. WebSockets are relayed message by
+    message, which needs the extra ``websocket``; without it they are refused.
 
     Args:
         tier: Decides who serves.
@@ -48,6 +53,8 @@ class ReverseProxy(HandlerApp):
         trusted: Networks whose forwarding headers are believed; nobody's by default.
         identity: Finds out who asks, where that is not said by ``trusted``.
         limits: What is too large to pass.
+        message_limit: Bytes of a WebSocket message of a replica, which is kept until it is whole. What
+            clients send is limited by the server.
         upstream: Carries the requests; one with default timeouts by default.
         pseudonym: What this proxy calls itself in Via.
 
@@ -63,9 +70,13 @@ class ReverseProxy(HandlerApp):
         trusted: Iterable[str | Network] = (),
         identity: Identity | None = None,
         limits: Limits | None = None,
+        message_limit: int = 16 * 1024 * 1024,
         upstream: Upstream | None = None,
         pseudonym: str = "replicated",
     ) -> None:
+        if isinstance(message_limit, bool) or not isinstance(message_limit, int) or message_limit < 1:
+            raise ValueError(f"message_limit must be a positive integer of bytes, not {message_limit!r}")
+        self.message_limit = message_limit
         self.upstream = upstream or Upstream()
         exchange = Exchange(
             tier,
@@ -75,6 +86,17 @@ class ReverseProxy(HandlerApp):
             pseudonym=pseudonym,
         )
         super().__init__(gatekeeper(exchange, limits or Limits(), pseudonym.encode("latin-1")))
+
+    async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Relay a WebSocket to a replica."""
+        try:
+            from .asgi_websocket import Relay  # an extra, which not everyone has
+        except MissingExtra as error:
+            failure = {"message": "a WebSocket was refused", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(failure)
+            await reject(problem(500, "there are no WebSockets here"), scope, receive, send)
+        else:
+            await Relay(self.handler, scope, receive, send, self.message_limit).run()
 
     async def shutdown(self) -> None:
         """Close the connections that are idle."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from ..http.fields import find
+from ..http.fields import find, problem
 from ..http.message import Handler, Request, Response
 from .http_date import http_date
 from .proxy.gatekeeper import ClientGone
@@ -23,6 +23,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "reject",
     "request_of",
     "respond",
 ]
@@ -55,7 +56,7 @@ class HandlerApp:
             case "lifespan":
                 await self.lifespan(receive, send)
             case "websocket":
-                await send({"type": "websocket.close", "code": 1011})  # tunnels are not offered yet
+                await self.websocket(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrivals = Arrivals(scope, receive)
@@ -67,6 +68,10 @@ class HandlerApp:
             await respond(response, arrivals, send)
         finally:
             await response.close()
+
+    async def websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a WebSocket, which not every handler can answer."""
+        await reject(problem(501, "there are no WebSockets here"), scope, receive, send)
 
     async def lifespan(self, receive: Receive, send: Send) -> None:
         """Start and stop with the server; a start that fails is said, or servers would go on without it."""
@@ -176,6 +181,24 @@ async def respond(response: Response, arrivals: Arrivals, send: Send) -> None:
         gone.cancel()
         stream.cancel()
         await asyncio.gather(stream, gone, return_exceptions=True)
+
+
+async def reject(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket, by a response where the server can send one; else by a close, said as 403."""
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+        opening = {**scope, "method": "GET"}  # which a WebSocket's scope does not say
+        await respond(response, Arrivals(opening, receive), as_refusal(send))
+    else:
+        await send({"type": "websocket.close", "code": 1011 if response.status >= 500 else 1008})
+
+
+def as_refusal(send: Send) -> Send:
+    """Return ``send`` for a response that stands in place of a WebSocket."""
+
+    async def send_refusal(message: Message) -> None:
+        await send({**message, "type": "websocket." + message["type"]})
+
+    return send_refusal
 
 
 async def send_stream(body: AsyncIterator[bytes], send: Send) -> None:

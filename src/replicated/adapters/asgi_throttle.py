@@ -11,7 +11,7 @@ from ..http.identity import Client, Identity, Network, address_key
 from ..http.message import Headers, Request
 from ..http.ratelimit import ratelimit_fields, with_ratelimit
 from ..throttle import Admits, AdmitsLater, PathTemplates, TellsQuotas, normalized
-from .asgi_front import Arrivals, ASGIApp, Message, Receive, Scope, Send, request_of, respond
+from .asgi_front import Arrivals, ASGIApp, Message, Receive, Scope, Send, reject, request_of, respond
 from .proxy.admission import ThrottleKey, left, taken, telling, too_many
 
 __all__ = ["ThrottleMiddleware", "by_address_and_path", "identity_of"]
@@ -76,11 +76,8 @@ class ThrottleMiddleware:
         said: Headers = [] if self.tells is None else ratelimit_fields(left(self.tells, key, wait))
         if scope["type"] == "http":
             await respond(too_many(wait, said), Arrivals(scope, receive), send)
-        elif "websocket.http.response" in (scope.get("extensions") or ()):
-            opening = {**scope, "method": "GET"}  # which a WebSocket's scope does not say
-            await respond(too_many(wait, said), Arrivals(opening, receive), as_refusal(send))
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await reject(too_many(wait, said), scope, receive, send)
 
 
 def identity_of(trusted: Iterable[str | Network], identity: Identity | None) -> Identity:
@@ -95,15 +92,6 @@ def identity_of(trusted: Iterable[str | Network], identity: Identity | None) -> 
     if found.trusted:
         raise ValueError(f"trusted must be left to the identity, not be {trusted!r}")
     return identity
-
-
-def as_refusal(send: Send) -> Send:
-    """Return ``send`` for a response that stands in place of a WebSocket."""
-
-    async def send_refusal(message: Message) -> None:
-        await send({**message, "type": "websocket." + message["type"]})
-
-    return send_refusal
 
 
 def telling_send(send: Send, tells: TellsQuotas, key: str, wait: float) -> Send:
