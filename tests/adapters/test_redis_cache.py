@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from replicated.adapters.async_loader import AsyncLoader
-from replicated.adapters.redis_cache import MOST_WRITES, AsyncRedisLevel
+from replicated.adapters.redis_cache import AsyncRedisLevel
+from replicated.adapters.redis_level import MOST_WRITES
 from replicated.cache import Cache
 from replicated.testing import ManualClock
 

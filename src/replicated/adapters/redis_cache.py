@@ -9,42 +9,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..clock import Clock, monotonic
-from .arguments import seconds_above_zero
-from .redis_link import RedisLink
+from .redis_level import MOST_WRITES, LevelValues, RedisLevelStats, to_json
+from .redis_level_threads import BlockingLink
+from .redis_link import RedisLink, is_answer
 
-__all__ = ["AsyncRedisLevel", "RedisLevelStats"]
+__all__ = ["AsyncRedisLevel", "RedisLevel", "RedisLevelStats"]
 
 V = TypeVar("V")
-
-MOST_WRITES = 100
-"""Values on their way to the server; what comes beyond is not sent, or a slow server would pile it up."""
-
-
-def to_json(value: object) -> bytes:
-    """Return ``value`` as JSON."""
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class RedisLevelStats:
-    """What a shared level has seen in this process.
-
-    Attributes:
-        hits: Values found on the server.
-        misses: Values that had to be loaded, for whatever reason.
-        failures: Commands that the server did not carry out in time, and values there that were none.
-        dropped: Values that were not sent there, because it had failed just before or was slow.
-    """
-
-    hits: int
-    misses: int
-    failures: int
-    dropped: int
 
 
 class AsyncRedisLevel(Generic[V]):
@@ -87,16 +63,9 @@ class AsyncRedisLevel(Generic[V]):
         loads: Callable[[bytes], V] = json.loads,
         clock: Clock = monotonic,
     ) -> None:
-        seconds_above_zero(ttl=ttl)
-        for name, function in (("load", load), ("dumps", dumps), ("loads", loads)):
-            if not callable(function):
-                raise TypeError(f"{name} must be callable, not {function!r}")
+        self._values = LevelValues(load, ttl, prefix, dumps, loads)
         self._link = RedisLink(client, deadline=deadline, retry_every=retry_every, clock=clock)
         self._load = load
-        self._milliseconds = max(1, round(ttl * 1000))
-        self._prefix = prefix
-        self._dumps = dumps
-        self._loads = loads
         self._loading: dict[bytes, object] = {}
         self._writes: dict[bytes, asyncio.Task[None]] = {}
         self._hits = self._misses = self._dropped = 0
@@ -108,12 +77,12 @@ class AsyncRedisLevel(Generic[V]):
             TypeError: ``key`` is not a str.
             Exception: Whatever ``load`` or ``dumps`` raised.
         """
-        name = self._name(key)
+        name = self._values.name(key)
         if self._link.up:
             answer = await self._ask("get", name)
             if answer is not None:
                 try:
-                    value = self._loads(unsealed(name, answer))
+                    value = self._values.unsealed(name, answer)
                 except Exception:  # whatever lies there, it is no value: load it, and write over it
                     self._link.failures += 1
                 else:
@@ -123,7 +92,7 @@ class AsyncRedisLevel(Generic[V]):
         self._loading[name] = token = object()
         try:
             value = await self._load(key)
-            text = self._dumps(value)
+            text = self._values.sealed(name, value)
             if self._loading.get(name) is token:  # not forgotten meanwhile
                 self._write(name, text)
         finally:
@@ -138,7 +107,7 @@ class AsyncRedisLevel(Generic[V]):
         still write what it began with. Call it after the source has changed, and then the loader's
         ``invalidate``.
         """
-        name = self._name(key)
+        name = self._values.name(key)
         self._loading.pop(name, None)
         if (write := self._writes.get(name)) is not None:
             await asyncio.wait([write])
@@ -153,11 +122,6 @@ class AsyncRedisLevel(Generic[V]):
         """Return the counts so far. O(1)."""
         return RedisLevelStats(self._hits, self._misses, self._link.failures, self._dropped)
 
-    def _name(self, key: str) -> bytes:
-        if not isinstance(key, str):
-            raise TypeError(f"key must be a str, not {key!r}")
-        return (self._prefix + key).encode("utf-8", "surrogatepass")
-
     def _write(self, name: bytes, text: bytes) -> None:
         # One at a time a name, so that an older value never lands after a newer one.
         if not self._link.up or len(self._writes) >= MOST_WRITES or name in self._writes:
@@ -167,7 +131,7 @@ class AsyncRedisLevel(Generic[V]):
         task.add_done_callback(lambda _: self._writes.pop(name))
 
     async def _put(self, name: bytes, text: bytes) -> None:
-        await self._ask("set", name, sealed(name, text), px=self._milliseconds)
+        await self._ask("set", name, text, px=self._values.milliseconds)
 
     async def _ask(self, command: str, *arguments: bytes, **options: int) -> Any:
         """Return what the server answers, or None where it does not."""
@@ -176,18 +140,131 @@ class AsyncRedisLevel(Generic[V]):
         )
 
 
-def sealed(name: bytes, text: bytes) -> bytes:
-    """Return ``text`` with the name that it belongs to.
+class RedisLevel(Generic[V]):
+    """As :class:`AsyncRedisLevel`, for threads: a ``load`` for a :class:`~replicated.cache.Loader`.
 
-    A client whose command was cancelled has handed its answer to whoever asked next (redis-py before 4.5.4,
-    CVE-2023-28859): one user's value must not become another's, whatever the client does.
+    ``Loader(Cache(10_000, ttl=60), RedisLevel(client, load, ttl=600))``. Helper threads ask the client, eight
+    at most, so that a load waits for no more than ``deadline``, whatever timeouts and retries the client has.
+    Give it a ``socket_timeout`` all the same, or a server that never answers keeps a helper for ever.
+
+    Args:
+        client: A client of redis-py or valkey-py for threads, that answers bytes.
+        load: Called as ``load(key)`` for what is not there.
+        ttl: Seconds that the server keeps a value.
+        prefix: What its keys begin with there; another one for each kind of value.
+        deadline: Seconds that the server has to answer.
+        retry_every: Seconds after a failure until it is asked again, by one caller; the others do not wait.
+        dumps: Makes bytes of a value; JSON by default. What it raises, the load raises.
+        loads: Makes a value of them; what it fails to read is loaded anew. Not pickle, unless everyone who
+            can write to the server may run code here.
+        clock: Seconds, for ``retry_every``.
+
+    Raises:
+        ValueError: A number is not above zero and finite, or ``client`` decodes its answers.
+        TypeError: A number is of another type, or a function is none.
     """
-    return b"%d:%b%b" % (len(name), name, text)
 
+    def __init__(
+        self,
+        client: Any,
+        load: Callable[[str], V],
+        *,
+        ttl: float,
+        prefix: str = "cache:",
+        deadline: float = 0.05,
+        retry_every: float = 1.0,
+        dumps: Callable[[V], bytes] = to_json,
+        loads: Callable[[bytes], V] = json.loads,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._values = LevelValues(load, ttl, prefix, dumps, loads)
+        self._link = BlockingLink(client, deadline=deadline, retry_every=retry_every, clock=clock)
+        self._load = load
+        self._lock = threading.Lock()
+        self._loading: dict[bytes, object] = {}
+        self._writes: dict[bytes, threading.Event] = {}
+        self._hits = self._misses = self._dropped = 0
 
-def unsealed(name: bytes, answer: bytes) -> bytes:
-    """Return the text in ``answer``; ValueError where it belongs to another name."""
-    head = sealed(name, b"")
-    if not answer.startswith(head):
-        raise ValueError("the answer is to another question")
-    return answer[len(head) :]
+    def __call__(self, key: str) -> V:
+        """Return the value of ``key``, from the server or else from ``load``.
+
+        Raises:
+            TypeError: ``key`` is not a str.
+            Exception: Whatever ``load`` or ``dumps`` raised.
+        """
+        name = self._values.name(key)
+        if self._link.admitted():
+            answer = self._link.ask(functools.partial(self._link.client.get, name))
+            if answer is not None:
+                try:
+                    value = self._values.unsealed(name, answer)
+                except Exception:  # whatever lies there, it is no value: load it, and write over it
+                    self._link.failed(down=False)
+                else:
+                    with self._lock:
+                        self._hits += 1
+                    return value
+        token = object()
+        with self._lock:
+            self._misses += 1
+            self._loading[name] = token
+        try:
+            value = self._load(key)
+            self._write(name, token, self._values.sealed(name, value))
+        finally:
+            with self._lock:
+                if self._loading.get(name) is token:
+                    del self._loading[name]
+        return value
+
+    def forget(self, key: str) -> bool:
+        """Delete ``key`` there, and return whether the server has confirmed it, after two deadlines at most.
+
+        What this process is loading or writing is kept out as well; a load that is under way elsewhere may
+        still write what it began with. Call it after the source has changed, and then the loader's
+        ``invalidate``.
+        """
+        name = self._values.name(key)
+        with self._lock:
+            self._loading.pop(name, None)
+            write = self._writes.get(name)
+        landed = write is None or write.wait(self._link.deadline)
+        deleted = self._link.ask(functools.partial(self._link.client.delete, name)) is not None
+        return landed and deleted  # a write that is still on its way would come after
+
+    def close(self) -> None:
+        """End the threads, and wait until what is on its way to the server is there or has failed.
+
+        A deadline at most for each.
+        """
+        with self._lock:
+            writes = list(self._writes.values())
+        for write in writes:
+            write.wait(self._link.deadline)
+        self._link.helpers.end()
+
+    def stats(self) -> RedisLevelStats:
+        """Return the counts so far. O(1)."""
+        return RedisLevelStats(self._hits, self._misses, self._link.failures, self._dropped)
+
+    def _write(self, name: bytes, token: object, text: bytes) -> None:
+        """Have a value written behind the caller, unless it was forgotten while it was loaded."""
+        with self._lock:
+            if self._loading.get(name) is not token:
+                return
+            # One at a time a name, so that an older value never lands after a newer one.
+            if self._link.up and len(self._writes) < MOST_WRITES and name not in self._writes:
+                self._writes[name] = ended = threading.Event()
+                if self._link.helpers.do(functools.partial(self._put, name, text, ended)):
+                    return
+                del self._writes[name]
+            self._dropped += 1
+
+    def _put(self, name: bytes, text: bytes, ended: threading.Event) -> None:
+        try:
+            self._link.client.set(name, text, px=self._values.milliseconds)
+        except BaseException as error:  # nobody waits for it, and a helper must live on
+            self._link.failed(down=not is_answer(error))
+        with self._lock:
+            del self._writes[name]
+        ended.set()

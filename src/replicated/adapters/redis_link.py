@@ -14,7 +14,7 @@ from typing import Any
 from ..clock import Clock
 from .arguments import seconds_above_zero
 
-__all__ = ["RedisLink"]
+__all__ = ["RedisLink", "answers_bytes", "is_answer"]
 
 
 class RedisLink:
@@ -36,9 +36,7 @@ class RedisLink:
 
     def __init__(self, client: Any, *, deadline: float, retry_every: float, clock: Clock) -> None:
         seconds_above_zero(deadline=deadline, retry_every=retry_every)
-        made_with = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
-        if made_with.get("decode_responses"):
-            raise ValueError("client must answer bytes: make it without decode_responses=True")
+        answers_bytes(client)
         self.client = client
         self.deadline = deadline
         self.retry_every = retry_every
@@ -68,6 +66,13 @@ class RedisLink:
         return answer
 
 
-def is_answer(error: Exception) -> bool:
+def answers_bytes(client: Any) -> None:
+    """Refuse a client that decodes its answers."""
+    made_with = getattr(getattr(client, "connection_pool", None), "connection_kwargs", {})
+    if made_with.get("decode_responses"):
+        raise ValueError("client must answer bytes: make it without decode_responses=True")
+
+
+def is_answer(error: BaseException) -> bool:
     """Return whether the server has answered, if with an error: one bad key must not turn it off for all."""
     return any(kind.__name__ == "ResponseError" for kind in type(error).__mro__)
