@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
 from replicated import Replica
+from replicated.adapters.engine.upstream import Timeouts
+from replicated.adapters.front.limits import FrontLimits
 from replicated.serve import options
+from replicated.serve.cli import replicated
 from replicated.serve.options import ServeOptions
 from replicated.serve.service import Service
 
@@ -45,6 +49,47 @@ def test_two_upstreams_are_two() -> None:
     """The same replica twice is refused."""
     with pytest.raises(ValueError, match="two upstreams are called 'x:1'"):
         options.upstreams(["http://x:1", "http://x:1/"])
+
+
+@pytest.mark.parametrize(("text", "value"), [("10", 10.0), (" 2.5 ", 2.5), ("0.001", 0.001)])
+def test_times(text: str, value: float) -> None:
+    """Seconds, or a part of one."""
+    assert options.seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0", "-1", "nan", "inf", "1e3", "1_0", "10s", "9" * 400])
+def test_what_is_no_time(text: str) -> None:
+    """What cannot be waited for is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="a time must be seconds above zero"):
+        options.seconds(text)
+
+
+def test_every_time_is_where_it_is_read() -> None:
+    """What is said of times reaches the engine and the front; by default it is what those have."""
+    usual, asked = (
+        Service(ServeOptions(ONE)),
+        Service(
+            ServeOptions(
+                ONE,
+                connect_timeout=1.0,
+                first_byte_timeout=2.0,
+                read_timeout=3.0,
+                total_timeout=4.0,
+                tunnel_timeout=5.0,
+                header_timeout=6.0,
+                body_timeout=7.0,
+                write_timeout=8.0,
+                least_rate=9.0,
+                keep_alive=10.0,
+            )
+        ),
+    )
+    assert usual.upstream.timeouts == Timeouts()
+    assert usual.limits == FrontLimits()
+    assert asked.upstream.timeouts == Timeouts(connect=1.0, first_byte=2.0, read=3.0, total=4.0, tunnel=5.0)
+    assert asked.limits == FrontLimits(
+        header_time=6.0, body_time=7.0, write_time=8.0, least_rate=9.0, keep_alive=10.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,6 +171,11 @@ def test_what_is_no_rate(text: str) -> None:
         ({"probe": "readyz"}, "path must begin"),
         ({"probe": "/readyz", "probe_period": 0}, "period must be"),
         ({"probe": "/readyz", "probe_timeout": -1}, "timeout must be"),
+        ({"connect_timeout": 0.0}, "connect must be"),
+        ({"first_byte_timeout": float("nan")}, "first_byte must be"),
+        ({"tunnel_timeout": float("inf")}, "tunnel must be"),
+        ({"header_timeout": -1.0}, "header_time must be"),
+        ({"least_rate": 0.0}, "least_rate must be"),
     ],
 )
 def test_a_tier_that_cannot_be(asked: dict[str, object], complaint: str) -> None:
@@ -139,3 +189,29 @@ def test_every_strategy_has_a_name(strategy: str) -> None:
     """Each name builds the tier it promises."""
     service = Service(ServeOptions(ONE, strategy=strategy))
     assert type(service.tier.strategy).__name__.lower().startswith(strategy.replace("-", "")[:6])
+
+
+TIMES = [
+    *["--connect-timeout", "--first-byte-timeout", "--read-timeout", "--total-timeout", "--tunnel-timeout"],
+    *["--header-timeout", "--body-timeout", "--write-timeout", "--least-rate", "--keep-alive"],
+]
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_a_time_that_cannot_be_is_refused_by_its_flag(name: str) -> None:
+    """One line names the flag and the value, and nothing listens."""
+    for wrong in ("0", "-1", "nan", "soon"):
+        done = CliRunner().invoke(replicated, ["serve", "--upstream", "http://x", name, wrong])
+        assert done.exit_code == 2
+        assert f"'{name}'" in done.stderr
+        assert repr(wrong) in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_times_by_default_are_those_of_the_parts() -> None:
+    """The command line, the options and what they are for agree."""
+    defaults = {option.name: option.default for option in replicated.commands["serve"].params}
+    found = {name.removeprefix("--").replace("-", "_") for name in TIMES}
+    assert {name: getattr(ServeOptions(ONE), name) for name in found} == {
+        name: defaults[name] for name in found
+    }

@@ -17,7 +17,6 @@ from typing import Literal
 from ..adapters.engine.origin import authority
 from ..adapters.front.access_log import Access, json_lines
 from ..adapters.front.front import Front
-from ..adapters.front.limits import FrontLimits
 from ..adapters.proxy.strict_transport import redirect_to_https, strict_transport
 from .admin import Admin
 from .certificate_shelf import CertificateShelf
@@ -66,11 +65,10 @@ class Listening:
         self.shelf = certificates(options)
         self.fronts: list[tuple[Front, socket.socket]] = []
         self.lines: list[str] = []
-        limits = FrontLimits(service.limits)
         handler = service.handler if options.hsts is None else strict_transport(service.handler, options.hsts)
         front = Front(
             handler,
-            limits=limits,
+            limits=service.limits,
             tls=None if self.shelf is None else self.shelf.context,
             balancers=service.identity if service.options.proxy_protocol else None,
             log=access_log(options),
@@ -80,7 +78,7 @@ class Listening:
             self.lines.append(f"{service.options.name} serves {where}")
             if options.redirect_from is not None:
                 redirect = redirect_to_https(int(where.rpartition(":")[2]))
-                where = self.add(Front(redirect, limits=limits), options.redirect_from)
+                where = self.add(Front(redirect, limits=service.limits), options.redirect_from)
                 self.lines.append(f"{where} redirects to https")
             if options.admin is not None:
                 admin = Admin(service, lambda: len(front.connections))

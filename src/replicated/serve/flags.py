@@ -41,6 +41,7 @@ class Parsed(click.ParamType[Any]):
 
 SIZE = Parsed("size", parse.size)
 ADDRESS = Parsed("address", parse.listen)
+TIME = Parsed("seconds", parse.seconds)
 
 
 class Flag(click.Option):
@@ -89,6 +90,11 @@ SECTIONS: dict[str, list[Flag]] = {
         flag("--probe", metavar="PATH", help="Where replicas say whether they are ready, /readyz."),
         flag("--probe-period", type=float, default=2.0, help="Seconds between two probes."),
         flag("--probe-timeout", type=float, default=1.0, help="Seconds a probe may take."),
+        flag("--connect-timeout", type=TIME, default=3.0, help="Seconds for a connection, TLS included."),
+        flag("--first-byte-timeout", type=TIME, default=60.0, help="Seconds until an answer begins."),
+        flag("--read-timeout", type=TIME, default=60.0, help="Seconds between two pieces of an answer."),
+        flag("--total-timeout", type=TIME, default=60.0, help="Seconds for all attempts together."),
+        flag("--tunnel-timeout", type=TIME, default=3600.0, help="Seconds that a WebSocket may be silent."),
         flag(
             "--eject-after",
             type=click.IntRange(min=0),
@@ -244,6 +250,22 @@ SECTIONS: dict[str, list[Flag]] = {
         ),
         flag("--body-limit", type=SIZE, default="16MiB", help="The largest request body; beyond it 413."),
         flag("--header-limit", type=SIZE, default="32KiB", help="The largest request header; beyond it 431."),
+        flag("--header-timeout", type=TIME, default=10.0, help="Seconds for a whole header; beyond it 408."),
+        flag("--body-timeout", type=TIME, default=20.0, help="Seconds that a body may be silent; then 408."),
+        flag(
+            "--write-timeout",
+            type=TIME,
+            default=60.0,
+            help="Seconds that one may not read what was written; then it is cut off.",
+        ),
+        flag(
+            "--least-rate",
+            type=SIZE,
+            default=500,
+            metavar="SIZE",
+            help="Bytes a second below which a body, or a reader, counts as silent.",
+        ),
+        flag("--keep-alive", type=TIME, default=75.0, help="Seconds that a connection may be idle."),
     ],
     "Listening": [
         flag(

@@ -5,6 +5,7 @@ Knows no command line: a flag that is wrong is a ValueError whose text the comma
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = [
     "listen",
     "members",
     "rate",
+    "seconds",
     "size",
     "upstreams",
 ]
@@ -61,6 +63,11 @@ class ServeOptions:
     probe: str | None = None
     probe_period: float = 2.0
     probe_timeout: float = 1.0
+    connect_timeout: float = 3.0
+    first_byte_timeout: float = 60.0
+    read_timeout: float = 60.0
+    total_timeout: float = 60.0
+    tunnel_timeout: float = 3600.0
     cache: int | None = None
     ttl: float | None = None
     cache_grace: float | None = None
@@ -87,6 +94,11 @@ class ServeOptions:
     ready_path: str | None = "/readyz"
     body_limit: int = 16 * 2**20
     header_limit: int = 32 * 2**10
+    header_timeout: float = 10.0
+    body_timeout: float = 20.0
+    write_timeout: float = 60.0
+    least_rate: float = 500.0
+    keep_alive: float = 75.0
 
 
 def upstreams(specifications: Sequence[str]) -> tuple[Replica, ...]:
@@ -156,6 +168,18 @@ def size(text: str) -> int:
     if found is None or found[2] not in UNITS or not (value := int(float(found[1]) * UNITS[found[2]])):
         raise ValueError(f"a size must be a number of bytes above zero such as 64MiB, not {text!r}")
     return value
+
+
+def seconds(text: str) -> float:
+    """Read a time that may not be endless: ``10``, ``2.5``.
+
+    Raises:
+        ValueError: It is none, not above zero, or not finite.
+    """
+    found = re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text.strip())
+    if found is None or not 0 < float(found[0]) < math.inf:
+        raise ValueError(f"a time must be seconds above zero such as 2.5, not {text!r}")
+    return float(found[0])
 
 
 def rate(text: str) -> float:

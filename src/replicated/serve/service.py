@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 
 from .. import affinity
-from ..adapters.engine.upstream import Upstream
+from ..adapters.engine.upstream import Timeouts, Upstream
+from ..adapters.front.limits import FrontLimits
 from ..adapters.membership import MembershipLoop
 from ..adapters.probes import HttpProbe, ProbeLoop
 from ..adapters.proxy.admission import ThrottleKey, admission
@@ -76,11 +77,25 @@ class Service:
         self.waiting = self.balancing.waiting(self.tier)
         self.cache: HttpCache | None = None
         self.shared: AsyncRedisThrottle | None = None
-        self.upstream = Upstream(max_connections=options.max_in_flight or 1024)
+        timeouts = Timeouts(
+            connect=options.connect_timeout,
+            first_byte=options.first_byte_timeout,
+            read=options.read_timeout,
+            total=options.total_timeout,
+            tunnel=options.tunnel_timeout,
+        )
+        self.upstream = Upstream(timeouts=timeouts, max_connections=options.max_in_flight or 1024)
         self.probe = None if options.probe is None else HttpProbe(options.probe)
         self.was_ready = False
         self.running = contextlib.AsyncExitStack()
-        self.limits = Limits(body=options.body_limit, header_bytes=options.header_limit)
+        self.limits = FrontLimits(
+            Limits(body=options.body_limit, header_bytes=options.header_limit),
+            header_time=options.header_timeout,
+            body_time=options.body_timeout,
+            write_time=options.write_timeout,
+            least_rate=options.least_rate,
+            keep_alive=options.keep_alive,
+        )
         self.handler = ProbeAnswers(
             self.pipeline(),
             ready=self.can_serve,
