@@ -12,10 +12,7 @@ import pytest
     ("module", "missing", "extra"),
     [
         ("replicated.adapters.httpx_transport", "httpx httpx2", "httpx"),
-        ("replicated.adapters.asgi", "httptools", "serve"),
         ("replicated.adapters.asgi_websocket", "websockets", "websocket"),
-        ("replicated.adapters.engine.upstream", "httptools", "serve"),
-        ("replicated.adapters.probes", "httptools", "serve"),
         ("replicated.adapters.async_loader", "anyio", "anyio"),
         ("replicated.adapters.throttle_wait", "anyio", "anyio"),
         ("replicated.adapters.dns_membership", "dns", "dns"),

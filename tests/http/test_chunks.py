@@ -63,7 +63,12 @@ def test_a_body_comes_out_as_it_went_in(
         b"0\r\nno colon\r\n\r\n",
         b"0\r\n folded: x\r\n\r\n",
         b"0\r\na: \x00\r\n\r\n",
-        b"f" * (MOST_LINE + 1),
+        b"garbage",
+        b"5garbage",
+        b"5\r;",
+        b"f" * 16,
+        b"5;" + b"f" * MOST_LINE,
+        b"1\r\nab",
         b"5;a=" + b"b" * MOST_LINE + b"\r\n",
         b"0\r\n" + b"a" * (MOST_TRAILER + 1),
         b"0\r\n" + b"a: bcdefg\r\n" * (MOST_TRAILER // 11 + 1),
@@ -71,7 +76,7 @@ def test_a_body_comes_out_as_it_went_in(
     ],
 )
 def test_what_is_none(data: bytes) -> None:
-    """Whatever could be read in two ways, or is more around a body than in it, is refused."""
+    """Whatever could be read in two ways, or is more around a body than in it, is refused as it shows."""
     with pytest.raises(ValueError, match=r"chunk|line|trailer|header"):
         Chunks().feed(data)
 

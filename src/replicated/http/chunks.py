@@ -6,6 +6,7 @@ What they say, and what a trailer says, is dropped. Knows no connection and no l
 
 from __future__ import annotations
 
+import functools
 import re
 
 from .heads import parse_line
@@ -14,6 +15,9 @@ __all__ = ["Chunks"]
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 SIZE = re.compile(rb'([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|"[\t !#-\[\]-~\x80-\xff]*"))?)*' % (TOKEN, TOKEN))
+# What can still become the line with a size, or the end of a chunk.
+SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[^\n]*)?\r?|")
+END_BEGUN = re.compile(rb"\r?")
 MOST_LINE = 256
 """Bytes of a line with a size and its extensions, which nobody is known to use."""
 MOST_TRAILER = 8192
@@ -62,14 +66,14 @@ class Chunks:
                 at += len(piece)
                 if not self._left:
                     self._reads = Chunks._end
+                    if data.startswith(b"\r\n", at):  # as nearly always
+                        self._reads = Chunks._size
+                        at += 2
                 continue
             end = data.find(b"\r\n", at)
             if end < 0:
                 self._partial = data[at:]
-                if len(self._partial) > (MOST_TRAILER if self._reads is Chunks._trailer_line else MOST_LINE):
-                    raise ValueError("a line among the chunks is too long")
-                if b"\n" in self._partial:  # it would wait for an end that its sender believes to have sent
-                    raise ValueError("a line among the chunks must end with CR and LF")
+                self._not_yet(self._partial)
                 break
             self._reads(self, data[at:end])
             at = end + 2
@@ -77,11 +81,19 @@ class Chunks:
             self.rest = data[at:]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _size(self, line: bytes) -> None:
-        found = SIZE.fullmatch(line)
-        if found is None or len(line) > MOST_LINE:
+    def _not_yet(self, begun: bytes) -> None:
+        """Judge what has come of a line that has not ended: its sender may believe that it has, and wait."""
+        if len(begun) > (MOST_TRAILER if self._reads is Chunks._trailer_line else MOST_LINE):
+            raise ValueError("a line among the chunks is too long")
+        if b"\n" in begun:
+            raise ValueError("a line among the chunks must end with CR and LF")
+        if self._reads is Chunks._size and not SIZE_BEGUN.fullmatch(begun):
             raise ValueError("a chunk must begin with its size")
-        self._left = int(found[1], 16)
+        if self._reads is Chunks._end and not END_BEGUN.fullmatch(begun):
+            raise ValueError("a chunk must end where its size says")
+
+    def _size(self, line: bytes) -> None:
+        self._left = size_of(line)
         self._overhead = max(0, self._overhead + len(line) + 4 - 16 - 2 * self._left)
         if self._overhead > MOST_OVERHEAD:
             raise ValueError("the chunks have more around them than in them")
@@ -101,3 +113,16 @@ class Chunks:
         if self._trailer > MOST_TRAILER:
             raise ValueError("the trailer is too long")
         parse_line(line)
+
+
+@functools.lru_cache(256)
+def size_of(line: bytes) -> int:
+    """Return the size that a chunk begins with; remembered, since most are 0 or what a server sends at once.
+
+    Raises:
+        ValueError: It does not.
+    """
+    found = SIZE.fullmatch(line)
+    if found is None or len(line) > MOST_LINE:
+        raise ValueError("a chunk must begin with its size")
+    return int(found[1], 16)

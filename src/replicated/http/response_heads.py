@@ -32,6 +32,7 @@ STATUS_LINES = {
     if status >= 200
 }
 NEVER_PLAIN = frozenset((204, 304)) | RETRIED
+TELLING = frozenset((b"connection", b"content-length", b"date", b"proxy-status", b"transfer-encoding"))
 USUAL_OPTIONS = frozenset((b"close", b"keep-alive"))
 MOST_DIGITS = 18
 REMEMBERED = 1024
@@ -53,7 +54,7 @@ class ResponseHead(NamedTuple):
             line, where a body of ``length`` bytes behind it is all that it wants. None where more is to be
             known or to be said: a length, a status without a body or one after which another replica is
             asked, fields that are nominated, a proxy that tells of itself.
-        dated: Whether it has a date.
+        dated: Whether there is a date.
     """
 
     status: int
@@ -101,33 +102,44 @@ class ResponseHeadReader:
 
     def _new_head(self, text: bytes) -> ResponseHead:
         first, *rest = text.split(b"\r\n")
-        minor, status, first = status_of(first)
+        minor, status, said = status_of(first)
         known = self._line
-        lines = [known(line) if len(line) <= REMEMBERED_LINE else line_of(line) for line in rest]
-        headers = [field for field, _ in lines]
-        named = dict(headers)
-        plainly = status not in NEVER_PLAIN and b"proxy-status" not in named
-        if len(named) < len(headers):
-            names = [name for name, _ in headers]
+        headers: Headers = []
+        telling: Headers = []
+        goes_on = [said]
+        for line in rest:  # once, since for a new head this is most of the time
+            field, said, tells = known(line) if len(line) <= REMEMBERED_LINE else line_of(line)
+            headers.append(field)
+            if said:
+                goes_on.append(said)
+            if tells:
+                telling.append(field)
+        named = dict(telling)
+        once = len(named) == len(telling)
+        if not once:
+            names = [name for name, _ in telling]
             if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
                 raise ValueError("where the response ends is said twice")
-            plainly = plainly and names.count(b"date") < 2
-        keep = minor == 1
-        if b"connection" in named:
-            options = token_list(headers, b"connection")
-            keep = b"close" not in options and (keep or b"keep-alive" in options)
-            plainly = plainly and USUAL_OPTIONS.issuperset(options)
+        options = token_list(telling, b"connection") if b"connection" in named else []
         length = length_of(named, minor)
         plain = None
-        if plainly and first and length is not None and length >= 0:
-            plain = b"\r\n".join([first, *[line for _, line in lines if line]])
+        if (
+            length is not None
+            and length >= 0
+            and once
+            and goes_on[0]
+            and b"proxy-status" not in named
+            and USUAL_OPTIONS.issuperset(options)
+        ):
+            plain = b"\r\n".join(goes_on)
+        keep = b"close" not in options and (minor == 1 or b"keep-alive" in options)
         return ResponseHead(status, headers, length, keep, plain, b"date" in named)
 
 
 @functools.lru_cache(64)
 def status_of(line: bytes) -> tuple[int, int, bytes]:
-    """Return what a status line says: the minor version and the status, and how that is said to a client;
-    nothing is, of what is no final answer.
+    """Return what a status line says: the minor version, the status, and the line as it goes on to a client;
+    nothing does, where a response with that status is not passed on as it is.
 
     Raises:
         ValueError: It is none, or has a version or a status that there is not.
@@ -136,18 +148,21 @@ def status_of(line: bytes) -> tuple[int, int, bytes]:
     if found is None:
         raise ValueError("a response must begin with HTTP/1.1 or HTTP/1.0 and a status from 100 to 599")
     status = int(found[2])
-    said = b"" if status < 200 else STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
-    return int(found[1]), status, said
+    if status < 200 or status in NEVER_PLAIN:
+        return int(found[1]), status, b""
+    return int(found[1]), status, STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
 
 
-def line_of(line: bytes) -> tuple[tuple[bytes, bytes], bytes]:
-    """Return a line of a header, and how it goes on to a client; nothing does, of one that ends with the hop.
+def line_of(line: bytes) -> tuple[tuple[bytes, bytes], bytes, bool]:
+    """Return a line of a header, as it goes on to a client (empty where it ends with the hop), and whether it
+    tells us something.
 
     Raises:
         ValueError: It is none.
     """
     field = parse_line(line)
-    return field, b"" if field[0] in HOP_BY_HOP else b": ".join(field)
+    name = field[0]
+    return field, b"" if name in HOP_BY_HOP else b": ".join(field), name in TELLING
 
 
 def length_of(named: dict[bytes, bytes], minor: int) -> int | None:

@@ -180,6 +180,12 @@ def test_framing_in_doubt_is_an_error(head: bytes) -> None:
         b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nfoo",
         b"HTTP/1.1 101 Switching\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 150 Odd\r\ncontent-length: 2\r\n\r\nok" + H + b"content-length: 0\r\n\r\n",
+        b"\x15\x03\x03\x00\x02\x02\x46",
+        b"HTTP/1.1 200 OK\n",
+        CHUNKED + b"garbage",
+        CHUNKED + b"2\r\nokX",
         CHUNKED + b"0x2\r\nok\r\n0\r\n\r\n",
         CHUNKED + b"2\r\nokXX0\r\n\r\n",
         CHUNKED + b"2\nok\n0\n\n",
@@ -187,8 +193,10 @@ def test_framing_in_doubt_is_an_error(head: bytes) -> None:
     ],
 )
 def test_what_is_not_http_is_an_error(data: bytes) -> None:
-    """Garbage, statuses that do not exist, switched protocols and odd chunks end the connection."""
-    assert isinstance(exchange(data), UpstreamBroken)
+    """Garbage, statuses that do not exist, switched protocols and odd chunks end the connection, at once."""
+    error = exchange(data)
+    assert isinstance(error, UpstreamBroken)
+    assert error.kind == "http_protocol_error"
 
 
 @pytest.mark.parametrize(
@@ -511,6 +519,134 @@ def test_a_tunnel_whose_client_is_done(half: bool) -> None:
         assert wire.sent.endswith(b"bye")
         assert ends == (["eof"] if half else [])
         assert wire.aborted is not half
+        connection.abort()
+
+    asyncio.run(main())
+
+
+class Listener:
+    """Remembers what it was told, and what there was to see."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.heard: list[tuple[int, bool, bytes, bool]] = []
+        connection.told = self
+
+    def __call__(self, connection: Connection) -> None:
+        assert connection.told is None
+        status = connection.response.status if connection.response is not None else 0
+        reusable_after = connection.take(), connection.reusable
+        self.heard.append((status, connection.complete, *reusable_after))
+
+
+def test_who_is_told_need_not_wait() -> None:
+    """A whole response is told once, however its head is cut; by then the connection may serve again."""
+
+    async def main() -> None:
+        connection = Connection()
+        Wire(connection)
+        answer = b"HTTP/1.1 103 Early\r\n\r\n" + H + b"content-length: 2\r\n\r\nok"
+        for split in range(len(answer) - 3):  # behind it, the head would be there without all of the body
+            listener = Listener(connection)
+            connection.send_bytes("GET", b"GET / HTTP/1.1\r\n\r\n", 60.0)
+            connection.data_received(answer[:split])
+            assert listener.heard == []
+            connection.data_received(answer[split:])
+            assert listener.heard == [(200, True, b"ok", True)]
+        connection.abort()
+        assert len(listener.heard) == 1
+
+    asyncio.run(main())
+
+
+def test_who_is_told_may_send_at_once() -> None:
+    """The next request may go out from within the call; a second answer in the same breath forbids it."""
+
+    async def main() -> None:
+        connection = Connection()
+        wire = Wire(connection)
+        listener = Listener(connection)
+        answer = H + b"content-length: 2\r\n\r\nok"
+
+        def again(connection: Connection) -> None:
+            connection.take()
+            connection.told = listener
+            connection.send_bytes("GET", b"two", 60.0)
+
+        connection.told = again
+        connection.send_bytes("GET", b"one", 60.0)
+        connection.data_received(answer)
+        assert wire.sent == b"onetwo"
+        assert not connection.complete
+        connection.data_received(answer + b"H")
+        assert listener.heard == [(200, True, b"ok", False)]
+        assert wire.aborted
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("data", "heard"),
+    [
+        (H + b"content-length: 3\r\n\r\nok", (200, False, b"ok", False)),
+        (H + b"content-length: 3\r\n\r\n", (200, False, b"", False)),
+        (H + b"\r\nok", (200, False, b"ok", False)),
+        (CHUNKED, (200, False, b"", False)),
+        (CHUNKED + b"2\r\nok\r\n0\r\n\r\n", (200, True, b"ok", True)),
+        (H + b"content-length: 0\r\n\r\n", (200, True, b"", True)),
+        (b"garbage", (0, False, b"", False)),
+        (CHUNKED + b"garbage", (200, False, b"", False)),
+    ],
+)
+def test_what_is_told(data: bytes, heard: object) -> None:
+    """A head without all of its body is told as well, and a failure; what follows is told to nobody."""
+
+    async def main() -> None:
+        connection, _ = opened()
+        listener = Listener(connection)
+        connection.data_received(data)
+        assert listener.heard == [heard]
+        assert (connection.error is not None) == (b"garbage" in data)
+        connection.connection_lost(None)
+        assert len(listener.heard) == 1
+
+    asyncio.run(main())
+
+
+def test_a_failure_is_told() -> None:
+    """A deadline, a connection lost and an exchange broken off each end the wait, with the reason."""
+
+    async def main() -> None:
+        connection, wire = opened(timeout=0.02)
+        listener = Listener(connection)
+        await asyncio.sleep(0.05)
+        assert wire.aborted
+        assert listener.heard == [(0, False, b"", False)]
+        assert isinstance(connection.error, UpstreamTimeout)
+
+        connection, _ = opened()
+        listener = Listener(connection)
+        connection.connection_lost(ConnectionResetError("reset"))
+        assert len(listener.heard) == 1
+        assert "before the response: reset" in str(connection.error)
+
+        connection, _ = opened()
+        listener = Listener(connection)
+        connection.abort()
+        assert len(listener.heard) == 1
+        assert isinstance(connection.error, UpstreamBroken)
+
+    asyncio.run(main())
+
+
+def test_a_header_is_there_with_its_head() -> None:
+    """Before the final head there is no header, not that of an interim one either."""
+
+    async def main() -> None:
+        connection, _ = opened()
+        connection.data_received(b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\n")
+        assert (connection.response, connection.status, connection.headers) == (None, 0, [])
+        connection.data_received(H + b"content-length: 0\r\n\r\n")
+        assert connection.headers == [(b"content-length", b"0")]
         connection.abort()
 
     asyncio.run(main())

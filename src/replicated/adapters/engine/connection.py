@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to a replica: an asyncio protocol around llhttp, one exchange at a time.
+"""One HTTP/1.1 connection to a replica: an asyncio protocol, one exchange at a time.
 
 Decides when a response is whole, and when the connection may serve again. It knows no pool and no retry.
 After any surprise (bytes nobody asked for, a body cut short, framing in doubt) the connection is closed:
@@ -11,15 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
-from ...errors import MissingExtra, UpstreamBroken, UpstreamTimeout
-from ...http.fields import token_list
+from ...errors import UpstreamBroken, UpstreamTimeout
+from ...http.chunks import Chunks
 from ...http.forwarding import switches
 from ...http.message import Headers
-
-try:
-    import httptools
-except ImportError:
-    raise MissingExtra(__name__, "serve") from None
+from ...http.response_heads import ResponseHead, ResponseHeadReader
 
 __all__ = ["Connection"]
 
@@ -29,8 +25,9 @@ socket (256 KiB in asyncio and uvloop) may lie on top."""
 MOST_HEADER_BYTES = 64 * 1024
 """Bytes without a byte of a body among them: a header, interim responses, chunk extensions, trailers."""
 
-
 PROTOCOL_ERROR = "http_protocol_error"
+END = b"\r\n\r\n"
+HEADS = ResponseHeadReader()
 
 
 class Connection(asyncio.Protocol):
@@ -39,27 +36,35 @@ class Connection(asyncio.Protocol):
     Life of an exchange: ``send`` writes the head, ``upload`` the body, ``head`` waits for the response's
     head, ``read`` for each piece of its body. Whoever breaks off calls ``abort``. After a 101 the connection
     is a tunnel: ``upload`` and ``read`` carry bytes whose meaning is not known here.
+
+    Attributes:
+        response: The final head, once it is there.
+        told: Where it is set before ``send``, nobody waits for the head, and this is called instead, once:
+            when the response is whole, or its head is there and the rest is to be read, or the exchange has
+            failed (``error`` says how), by an ``abort`` too. It is forgotten first, and may send again.
     """
 
     __slots__ = (
         "buffer",
+        "chunks",
         "closed",
         "complete",
         "deadline",
         "error",
-        "feed",
-        "headers",
         "idle_since",
         "keep_alive",
+        "left",
         "loop",
         "may_switch",
         "method",
-        "parser",
+        "partial",
         "paused",
+        "response",
         "starved",
         "status",
         "timeout",
         "timer",
+        "told",
         "transport",
         "unread",
         "until_close",
@@ -68,47 +73,45 @@ class Connection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
-    feed: Callable[[bytes], None]
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.parse()
         self.error: Exception | None = None
         self.closed = False
         self.writable = asyncio.Event()
         self.writable.set()
         self.waiter: asyncio.Future[None] | None = None
+        self.told: Callable[[Connection], None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.deadline = 0.0
         self.timeout = 0.0
         self.idle_since = 0.0
-        self.method = ""
         self.begin("")
         self.complete = True
 
-    def parse(self) -> None:
-        """Take what comes for responses, from a first byte."""
-        self.parser = httptools.HttpResponseParser(self)
-        self.feed = self.parser.feed_data
-
     def begin(self, method: str) -> None:
         """Forget the last exchange."""
-        if self.method == "HEAD":
-            # llhttp still waits for the body that Content-Length announced and HEAD does not have.
-            self.parse()
         self.method = method
         self.may_switch = False
+        self.response: ResponseHead | None = None
         self.status = 0  # until the final head is there
-        self.headers: Headers = []
         self.complete = False
         self.until_close = False
         self.keep_alive = False
+        self.partial = b""  # of a head that has not ended
+        self.left = 0  # bytes of the body that are still to come
+        self.chunks: Chunks | None = None  # where it comes in chunks
         self.buffer: list[bytes] = []
         self.unread = 0  # bytes off the wire since the reader last took a piece
         self.paused = False
         self.starved = False  # the request's own next piece is awaited: the replica owes nothing
 
     # -- what the owner calls ---------------------------------------------------------------------------
+
+    @property
+    def headers(self) -> Headers:
+        """The header of the final head. It is remembered: whoever changes something, changes a copy."""
+        return [] if self.response is None else self.response.headers
 
     @property
     def reusable(self) -> bool:
@@ -128,13 +131,17 @@ class Connection(asyncio.Protocol):
         """Write a request's head; the response's head is due within ``timeout`` seconds, and may be a 101
         where the protocol ``may_switch``.
         """
-        self.begin(method)
-        self.may_switch = may_switch
         lines = [method.encode("latin-1"), b" ", target, b" HTTP/1.1\r\n"]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
-        self.transport.write(b"".join(lines))
+        self.send_bytes(method, b"".join(lines), timeout)
+        self.may_switch = may_switch
+
+    def send_bytes(self, method: str, data: bytes, timeout: float) -> None:
+        """Write a request that is bytes already; the response's head is due within ``timeout`` seconds."""
+        self.begin(method)
+        self.transport.write(data)
         self.arm(timeout)
 
     async def upload(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
@@ -234,7 +241,12 @@ class Connection(asyncio.Protocol):
             self.waiter = None
 
     def wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
+        """Tell whoever waits: the last thing done, since another exchange may begin in it."""
+        told = self.told
+        if told is not None:
+            self.told = None
+            told(self)
+        elif self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
     def arm(self, timeout: float) -> None:
@@ -256,7 +268,7 @@ class Connection(asyncio.Protocol):
 
     def tick(self) -> None:
         self.timer = None
-        if self.waiter is None or self.waiter.done():
+        if self.told is None and (self.waiter is None or self.waiter.done()):
             return  # nobody waits: whoever will, arms it again
         if self.starved and self.status != 101:  # in a tunnel nobody owes anything, and silence is counted
             self.arm(self.timeout)
@@ -278,27 +290,20 @@ class Connection(asyncio.Protocol):
             return
         self.unread += len(data)
         try:
-            self.feed(data)
-        except httptools.HttpParserUpgrade as error:
-            if self.status != 101:
-                self.broken(UpstreamBroken("it switched protocols, which nobody asked for", PROTOCOL_ERROR))
-                return
-            self.feed = self.on_body
-            if rest := data[error.args[0] :]:
-                self.on_body(rest)
-        except httptools.HttpParserError as error:
-            ours = error.__context__  # what a callback of ours raised, llhttp only passes on
-            if not isinstance(ours, UpstreamBroken):
-                ours = UpstreamBroken(f"not HTTP/1.1: {error}", PROTOCOL_ERROR)
-            self.broken(ours)
+            news = self.more(data) if self.status else self.begun(data)
+        except ValueError as error:
+            self.broken(UpstreamBroken(f"not HTTP/1.1: {error}", PROTOCOL_ERROR))
             return
         if self.unread > MOST_HEADER_BYTES and not self.complete:
             if not self.buffer:
                 what = f"over {MOST_HEADER_BYTES} bytes came that belong to no body"
                 self.abort(UpstreamBroken(what, PROTOCOL_ERROR))
-            elif self.unread > HIGH_WATER and not self.paused:
+                return
+            if self.unread > HIGH_WATER and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()
+        if news:
+            self.wake()
 
     def eof_received(self) -> None:
         # TLS calls this only for a closing that was announced: one cut by a stranger is not the end.
@@ -321,71 +326,71 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.writable.set()
 
-    # -- httptools --------------------------------------------------------------------------------------
+    # -- responses --------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        if self.complete:
-            self.keep_alive = False  # the first byte of an answer to a request that was never sent
+    def begun(self, data: bytes) -> bool:
+        """Read a response from its beginning; return whether its final head is there.
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status:  # else it is a trailer, which nobody may rely on
-            # llhttp leaves the white space behind a value, which is no part of it (RFC 9112, 5).
-            self.headers.append((name.lower(), value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        status = self.parser.get_status_code()
-        if self.status:
-            raise UpstreamBroken("a second response came where one was asked for", PROTOCOL_ERROR)
-        if 100 <= status < 200 and status != 101:
-            self.headers = []
-            return
-        headers = self.headers
-        if status == 101 and self.may_switch and switches(headers):
-            self.status = 101
-            self.until_close = True
-            self.wake()
-            return
-        if not 200 <= status < 600:
-            raise UpstreamBroken(f"status {status} came, which nobody asked for", PROTOCOL_ERROR)
-        if self.unread > MOST_HEADER_BYTES and sum(map(len_of_line, headers)) > MOST_HEADER_BYTES:
-            raise UpstreamBroken(f"the header is longer than {MOST_HEADER_BYTES} bytes", PROTOCOL_ERROR)
-        fields = dict(headers)
-        coding = fields.get(b"transfer-encoding")
-        sized = b"content-length" in fields
-        if len(fields) < len(headers):
-            names = [name for name, _ in headers]
-            if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
-                raise UpstreamBroken("where the response ends is said twice", PROTOCOL_ERROR)
-        if coding is not None and (
-            sized or coding.lower() != b"chunked" or self.parser.get_http_version() != "1.1"
-        ):
-            raise UpstreamBroken("where the response ends is in doubt", PROTOCOL_ERROR)
+        Raises:
+            ValueError: It is none, or there is more than was asked for.
+        """
+        start = at = 0
+        if self.partial:
+            at = max(0, len(self.partial) - len(END) + 1)
+            data, self.partial = self.partial + data, b""
+        while True:
+            end = data.find(END, at)
+            if end < 0:
+                self.partial = data[start:]
+                HEADS.not_yet(self.partial)
+                return False
+            if end - start > MOST_HEADER_BYTES:
+                raise ValueError(f"the header is longer than {MOST_HEADER_BYTES} bytes")
+            head = HEADS.read(data, end, start)
+            start = at = end + len(END)
+            status = head.status
+            if status >= 200 or (status == 101 and self.may_switch and switches(head.headers)):
+                break
+            if status == 101:
+                raise ValueError("it switched protocols, which nobody asked for")
+        self.response = head
         self.status = status
-        if self.method == "HEAD":
-            # Its answer ends with its header. A stray body is recognised by its first byte, except where
-            # it would be chunked: then the size of the first chunk could pass unseen.
+        length = head.length
+        if self.method == "HEAD" or status in (204, 304):
             self.complete = True
-            self.keep_alive = (
-                coding is None
-                and self.parser.get_http_version() == "1.1"
-                and b"close" not in token_list(headers, b"connection")
-            )
+            # Who says how a body is coded that must not be there may send it all the same.
+            self.keep_alive = head.keep and length != -1
+            if start < len(data):
+                raise ValueError("a body came where none is allowed")
+            return True
+        if length is None or status == 101:
+            self.until_close = True
+        elif length < 0:
+            self.chunks = Chunks()
         else:
-            self.until_close = not sized and coding is None and status not in (204, 304)
-        self.wake()
+            self.left = length
+        self.keep_alive = head.keep and not self.until_close
+        if start < len(data) or not length:
+            self.more(data[start:])
+        return True
 
-    def on_body(self, data: bytes) -> None:
-        if self.complete:
-            raise UpstreamBroken("a body came where none is allowed", PROTOCOL_ERROR)
-        self.buffer.append(data)
-        self.wake()
+    def more(self, data: bytes) -> bool:
+        """Read on in a body; return whether there is more of it, or its end.
 
-    def on_message_complete(self) -> None:
-        if self.status and not self.complete and self.status != 101:
-            self.complete = True
-            self.keep_alive = self.parser.should_keep_alive()
-            self.wake()
-
-
-def len_of_line(line: tuple[bytes, bytes]) -> int:
-    return len(line[0]) + len(line[1]) + 4
+        Raises:
+            ValueError: It is none, or there is more than was asked for.
+        """
+        surplus = b""
+        if self.chunks is not None:
+            data = self.chunks.feed(data)
+            self.complete, surplus = self.chunks.over, self.chunks.rest
+        elif not self.until_close:
+            self.left = left = self.left - len(data)
+            self.complete = left <= 0
+            if left < 0:
+                data, surplus = data[:left], data[left:]
+        if data:
+            self.buffer.append(data)
+        if surplus:
+            raise ValueError("more came than was asked for")
+        return self.complete or bool(data)
