@@ -431,6 +431,6 @@ def test_an_entry_that_left_since_it_was_looked_up_is_served(clock):
     for read in (lambda: cache.get("a"), lambda: cache["a"], lambda: cache.at("a", clock.now, None)):
         cache.set("a", 1)
         entry = cache._data["a"]
-        del cache._shelf.order[entry]
+        cache._shelf.order.remove(entry)
         assert read() == 1
-        cache._shelf.order[entry] = None
+        cache._shelf.order.append(entry)

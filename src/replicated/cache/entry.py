@@ -22,15 +22,22 @@ class Entry:
         size: What it weighs against ``maxsize``.
         before: The neighbour that expires earlier; None when the expiry heap holds the entry.
         after: The neighbour that expires later; in the expiry heap, the index there.
+        older: The neighbour that is to leave earlier; None once the entry has left.
+        newer: The neighbour that is to leave later.
+        visited: Under SIEVE, whether it was asked for since the hand last passed.
     """
 
-    # Slots keep an entry at 80 bytes. ``before`` and ``after`` stay unset until the expiry index writes
-    # them, which spares an entry without a ttl two stores.
-    __slots__ = ("after", "before", "expires", "key", "size", "value")
+    # Links in slots weigh 16 bytes a line to stand in, an ``OrderedDict`` 90. ``before`` and ``after`` stay
+    # unset until the expiry index writes them, which spares an entry without a ttl two stores.
+    __slots__ = ("after", "before", "expires", "key", "newer", "older", "size", "value", "visited")
 
+    # As Any where narrowing None away would cost a check in every comparison.
     key: Any
     value: Any
-    expires: Any  # float | None: as Any, because narrowing it would cost a check in every comparison
+    expires: Any  # float | None
     size: float
     before: Any  # Entry | None
     after: Any  # Entry | int
+    older: Any  # Entry | None
+    newer: Any  # Entry
+    visited: bool

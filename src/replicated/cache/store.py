@@ -3,13 +3,12 @@
 It checks what callers give and reads; what changes, it asks of the shelf. It may not know where values come
 from, nor start anything: all work happens inside the caller's call.
 
-Why a hit takes no lock. A hit is one look-up in a plain ``dict`` and one ``move_to_end``. The ``dict`` guards
-itself while a key's own ``__eq__`` runs. The order is keyed by entry, which hashes and compares by identity,
-in C, so ``move_to_end`` runs no Python code and no other thread can come in between under the interpreter
-lock; keyed by the user's keys it could, half-way, as ``OrderedDict`` looks a node up before it uses it. All
-that a hit may meet is an entry removed since it was looked up: ``move_to_end`` then says KeyError, and the
-value that was live at the look-up is served. The expiry is read before the value, and written after it. The
-counters may miss a count under threads, on interpreters that switch within ``+=``.
+Why a hit takes no lock. A hit is one look-up in a plain ``dict``, which guards itself while a key's own
+``__eq__`` runs, and under LRU a few links that change hands: one step for other threads (see the module on
+steps; where it is none, the move takes the lock). All that a hit may meet is an entry removed since it was
+looked up: it has no place in the order any more, and the value that was live at the look-up is served. The
+expiry is read before the value, and written after it. The counters may miss a count under threads, on
+interpreters that switch within ``+=``.
 """
 
 from __future__ import annotations
@@ -20,8 +19,10 @@ from typing import Any, Literal, TypeVar, overload
 from ..clock import Clock, monotonic
 from .bounds import not_negative
 from .entry import Entry
-from .shelf import Shelf
+from .shelf import NO_TAGS, Shelf
 from .stats import Reason, Stats
+from .steps import ATOMIC
+from .views import Items, Values
 
 __all__ = ["Cache"]
 
@@ -32,7 +33,6 @@ D = TypeVar("D")
 # Expired entries that `len` clears, so that a small cache counts exactly.
 SWEEP = 256
 
-_NO_TAGS: frozenset[Hashable] = frozenset()
 _REQUIRED: Any = object()
 
 
@@ -61,8 +61,8 @@ class Cache(MutableMapping[K, V]):
     at most 16 expired entries beyond the room it needs: a million that expire at once are no stall.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_data", "_getsizeof", "_hits", "_misses", "_refused", "_settings",
-                 "_shelf", "_touch", "_ttl")  # fmt: skip
+    __slots__ = ("__weakref__", "_clock", "_data", "_getsizeof", "_hits", "_misses", "_refused", "_root",
+                 "_settings", "_shelf", "_touch", "_ttl")  # fmt: skip
 
     def __init__(
         self,
@@ -85,9 +85,11 @@ class Cache(MutableMapping[K, V]):
         self._clock = clock
         self._settings = (policy, on_evict)
         self._hits = self._misses = self._refused = 0
-        self._shelf = shelf = Shelf(maxsize, clock, policy, on_evict)
+        self._shelf = shelf = Shelf(maxsize, self._ttl, clock, policy, on_evict, getsizeof is not None)
         self._data: dict[K, Any] = shelf.data
-        self._touch = shelf.touch
+        # How a hit notes the use: by moving the entry in the ring of this root, by a call, or by a flag.
+        self._root = shelf.order.root if policy == "lru" and ATOMIC else None
+        self._touch = shelf.touch if policy == "lru" and not ATOMIC else None
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -104,14 +106,20 @@ class Cache(MutableMapping[K, V]):
         else:
             expires = entry.expires
             if expires is None or self._clock() < expires:
-                touch = self._touch
-                if touch is None:
+                root = self._root
+                if root is not None:
+                    # Lru.touch, written out: a call would cost a sixth of a hit.
+                    older = entry.older
+                    if older is not None:
+                        older.newer = newer = entry.newer
+                        newer.older = older
+                        entry.older = last = root.older
+                        entry.newer = root
+                        last.newer = root.older = entry
+                elif self._touch is None:
                     entry.visited = True
                 else:
-                    try:  # noqa: SIM105 - `suppress` would cost as much as the rest of a hit
-                        touch(entry)
-                    except KeyError:  # removed since it was looked up
-                        pass
+                    self._touch(entry)
                 self._hits += 1
                 return entry.value
         self._misses += 1
@@ -126,14 +134,19 @@ class Cache(MutableMapping[K, V]):
         else:
             expires = entry.expires
             if expires is None or self._clock() < expires:
-                touch = self._touch
-                if touch is None:
+                root = self._root
+                if root is not None:
+                    older = entry.older
+                    if older is not None:
+                        older.newer = newer = entry.newer
+                        newer.older = older
+                        entry.older = last = root.older
+                        entry.newer = root
+                        last.newer = root.older = entry
+                elif self._touch is None:
                     entry.visited = True
                 else:
-                    try:  # noqa: SIM105
-                        touch(entry)
-                    except KeyError:
-                        pass
+                    self._touch(entry)
                 self._hits += 1
                 return entry.value  # type: ignore[no-any-return]
         self._misses += 1
@@ -145,13 +158,7 @@ class Cache(MutableMapping[K, V]):
         if entry is None or (entry.expires is not None and entry.expires <= now):
             self._misses += 1
             return default
-        if self._touch is None:
-            entry.visited = True
-        else:
-            try:  # noqa: SIM105
-                self._touch(entry)
-            except KeyError:
-                pass
+        (self._touch or self._shelf.order.touch)(entry)
         self._hits += 1
         return entry.value
 
@@ -201,17 +208,18 @@ class Cache(MutableMapping[K, V]):
         return len(self._data)
 
     def __iter__(self) -> Iterator[K]:
-        return (entry.key for entry in self._live())
+        return (entry.key for entry in self._entries())
 
     def items(self) -> ItemsView[K, V]:
         """Return the live pairs; going through them is no use that a policy counts."""
-        return _Items(self)
+        return Items(self)
 
     def values(self) -> ValuesView[V]:
         """Return the live values; going through them is no use that a policy counts."""
-        return _Values(self)
+        return Values(self)
 
-    def _live(self) -> list[Entry]:
+    def _entries(self) -> list[Entry]:
+        """Return the live entries."""
         now = self._clock()
         # Copied in one step in C, so that no writer can disturb it.
         return [e for e in list(self._data.values()) if e.expires is None or now < e.expires]
@@ -246,19 +254,27 @@ class Cache(MutableMapping[K, V]):
         if isinstance(tags, str | bytes):
             raise TypeError(f"tags must be an iterable of names, not the single name {tags!r}")
         size = self._weigh(value) if size is None else not_negative("size", size)
-        if size > self._shelf.maxsize:
-            self._refused += 1
-        return self._shelf.put(key, value, ttl, size, frozenset(tags))
+        names = frozenset(tags)
+        shelf = self._shelf
+        if shelf.plain and size == 1 and ttl == self._ttl and not names:
+            shelf.keep(key, value)
+            return True
+        self._refused += size > shelf.maxsize
+        return shelf.put(key, value, ttl, size, names)
 
     def __setitem__(self, key: K, value: V) -> None:
+        shelf = self._shelf
+        if shelf.plain:
+            shelf.keep(key, value)
+            return
         size = 1 if self._getsizeof is None else self._weigh(value)
-        if size > self._shelf.maxsize:
-            raise ValueError(f"value too large: it weighs {size!r}, and maxsize is {self._shelf.maxsize!r}")
-        self._shelf.put(key, value, self._ttl, size, _NO_TAGS)
+        if size > shelf.maxsize:
+            raise ValueError(f"value too large: it weighs {size!r}, and maxsize is {shelf.maxsize!r}")
+        shelf.put(key, value, self._ttl, size, NO_TAGS)
 
     def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
         """Return the live value of ``key``, keeping ``default`` there first if there is none; in one step."""
-        with self._shelf.lock:
+        with self._shelf:
             found = self.get(key, _REQUIRED)
             if found is _REQUIRED:
                 self[key] = found = default
@@ -302,7 +318,7 @@ class Cache(MutableMapping[K, V]):
 
     def tagged(self, tag: Hashable) -> list[K]:
         """Return the keys of what carries ``tag``. O(their number)."""
-        with self._shelf.lock:
+        with self._shelf:
             return [entry.key for entry in self._shelf.tags.tagged(tag)]
 
     @property
@@ -336,7 +352,7 @@ class Cache(MutableMapping[K, V]):
     def stats(self) -> Stats:
         """Return the counters at this instant."""
         shelf = self._shelf
-        with shelf.lock:
+        with shelf:
             return Stats(
                 hits=self._hits,
                 misses=self._misses,
@@ -358,11 +374,11 @@ class Cache(MutableMapping[K, V]):
 
     def __getstate__(self) -> dict[str, Any]:
         shelf = self._shelf
-        with shelf.lock:
+        with shelf:
             now = self._clock()
             rows = [
                 (e.key, e.value, None if e.expires is None else e.expires - now, e.size, shelf.tags.of.get(e))
-                for e in shelf.order
+                for e in shelf.in_order()
                 if e.expires is None or now < e.expires
             ]
         return {
@@ -382,17 +398,3 @@ class Cache(MutableMapping[K, V]):
                 self._shelf.tags.add(entry, tags)
         for name, value in state["more"].items():
             setattr(self, name, value)
-
-
-class _Items(ItemsView[K, V]):
-    _mapping: Cache[K, V]
-
-    def __iter__(self) -> Iterator[tuple[K, V]]:
-        return ((entry.key, entry.value) for entry in self._mapping._live())
-
-
-class _Values(ValuesView[V]):
-    _mapping: Cache[Any, V]
-
-    def __iter__(self) -> Iterator[V]:
-        return (entry.value for entry in self._mapping._live())
