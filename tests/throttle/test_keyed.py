@@ -136,6 +136,22 @@ def test_known_keys_sweep_too(cost: int) -> None:
     assert len(throttle) <= 2
 
 
+def test_known_keys_sweep_by_time() -> None:
+    """A known key looks at another once in ten milliseconds and no more, also after a change of limits."""
+    clock = ManualClock(1000.0)
+    throttle = Throttle(7e6, 1, clock=clock)
+    for key in range(100):
+        throttle.take(key)
+    clock.advance(20)
+    for step in range(8):
+        if step == 4:
+            throttle.reconfigure(1e6, 1)  # of which a tick is seven times as long
+        for _ in range(4):
+            clock.advance(0.003)
+            assert throttle.take(99) == 0.0
+    assert throttle.stats().dropped in (8, 9)
+
+
 def test_memory() -> None:
     """A key costs at most 110 bytes beyond itself."""
     throttle = Throttle(3, 10)

@@ -27,6 +27,10 @@ Overflow = Literal["refuse", "share"]
 
 _ONE = 1
 
+TIDY_EVERY = 10**7
+"""Nanoseconds from one time that a known key looks at another, in passing, to the next: looking costs as much
+as five takes, and to compare with the time of the next is cheaper than to count."""
+
 
 @dataclass(frozen=True, slots=True)
 class ThrottleStats:
@@ -59,10 +63,11 @@ class Throttle:
     """A :class:`TokenBucket` for every key, in bounded memory and without a thread.
 
     At most ``max_keys`` keys are remembered, in about 80 bytes each beyond the key. A new key looks at four
-    others, a refused one at one, and drops those that have been idle for ten seconds, or at all where there
-    is no room; no call ever does more. While that finds no place the overflow policy decides: ``"refuse"``
-    refuses new keys, ``"share"`` lets them take from one bucket of the same rate and burst that they have in
-    common. Known keys notice nothing of it: a flood of fresh keys changes nobody's allowance.
+    others, a refused one at one, a known one at one in ten milliseconds, and drops those that have been idle
+    for ten seconds, or at all where there is no room; no call ever does more. While that finds no place the
+    overflow policy decides: ``"refuse"`` refuses new keys, ``"share"`` lets them take from one bucket of the
+    same rate and burst that they have in common. Known keys notice nothing of it: a flood of fresh keys
+    changes nobody's allowance.
 
     With ``block``, a refused take blocks its key from that moment for so many seconds: whatever it asks is
     refused meanwhile, which takes nothing and does not prolong the block. Units come back as always, so
@@ -111,6 +116,7 @@ class Throttle:
         self._lock = threading.RLock()
         self._refused = self._overflowed = self._blocks = 0
         self._hot = self._at_hand()
+        self._tidy_at: int = LONG_AGO
 
     def take(self, key: Hashable, cost: Number = 1) -> float:
         """Take ``cost`` units for ``key`` if it has them. O(1).
@@ -141,7 +147,7 @@ class Throttle:
                         return 0.0
                 else:
                     plain[key] = now + unit
-                    if not now & 255:  # once in a while: idle keys must go also where no new ones come
+                    if now > self._tidy_at:  # idle keys must go also where no new ones come
                         self._tidy()
                     return 0.0
         with self._lock:
@@ -225,6 +231,7 @@ class Throttle:
             self._debts.change(gcra, self._gcra.read())
             self._gcra = gcra
             self._hot = self._at_hand()
+            self._tidy_at = LONG_AGO  # whatever a tick is now
             if self._shared is not None:
                 self._shared.reconfigure(rate, burst)
 
@@ -281,7 +288,10 @@ class Throttle:
 
     def _tidy(self) -> None:
         with self._lock:
-            self._debts.tidy(self._gcra.read())
+            gcra = self._gcra
+            now = gcra.read()
+            self._tidy_at = now + TIDY_EVERY * gcra.scale
+            self._debts.tidy(now)
 
     def _at_hand(self) -> tuple[Callable[[], int], dict[Hashable, int], int, int]:
         """Return what the hot path needs, in one piece, so that it is of one limit."""
