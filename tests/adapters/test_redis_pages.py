@@ -136,6 +136,90 @@ def test_many_misses_are_one_question(run: Any) -> None:
     run(story)
 
 
+def test_heads_and_ranges_look_there_too(run: Any) -> None:
+    """HEAD, ranges and those who want it young are answered from what is shared, before the origin is."""
+
+    async def story(client: Any) -> None:
+        origin = Origin()
+        ours = Member(client, origin)
+        await ours.get(b"/page")
+        await ours.settled()
+        for method, fields, body in (
+            ("HEAD", {}, b""),
+            ("GET", {"range": "bytes=1-4"}, b"page"),
+            ("GET", {"range": "bytes=1-4", "if_range": '"x"'}, b"/page 1"),
+            ("GET", {"range": "bytes=-1,-1"}, b"1"),
+            ("GET", {"cache_control": "max-age=50"}, b"/page 1"),
+        ):
+            theirs = Member(client, origin)
+            assert await theirs.get(b"/page", method, **fields) == (body, "replicated; hit")
+            assert await theirs.get(b"/page") == (b"/page 1", "replicated; hit")
+            assert (theirs.level.stats().hits, theirs.level.stats().misses) == (1, 0)
+        assert origin.asked == 1
+        third = Member(client, origin)
+        for method, fields in (
+            ("HEAD", {"cache_control": "no-cache"}),
+            ("HEAD", {"if_match": '"x"'}),
+            ("GET", {"range": "bytes=0-1", "if_none_match": "*", "pragma": "no-cache"}),
+        ):
+            await third.get(b"/page", method, **fields)
+        assert (origin.asked, third.level.stats().hits, third.level.stats().misses) == (4, 0, 0)
+
+    run(story)
+
+
+def test_many_heads_and_ranges_are_one_question(run: Any) -> None:
+    """Where heads and different ranges of one page are asked for at once, the server is asked for it once."""
+
+    async def story(client: Any) -> None:
+        origin = Origin()
+        ours, theirs = Member(client, origin), Member(client, origin)
+        await ours.get(b"/page")
+        await ours.settled()
+        asked = [theirs.get(b"/page", "HEAD") for _ in range(50)]
+        asked += [theirs.get(b"/page", range=f"bytes=0-{last}") for last in range(50)]
+        assert {said for _, said in await asyncio.gather(*asked)} == {"replicated; hit"}
+        stats = theirs.level.stats()
+        assert (origin.asked, stats.hits, stats.misses) == (1, 1, 0)
+
+    run(story)
+
+
+def test_heads_of_what_cannot_be_stored_do_not_look(run: Any) -> None:
+    """A page that is known not to be storable is not looked for with each HEAD."""
+
+    async def story(client: Any) -> None:
+        ours = Member(client, Origin(cache_control="no-store"))
+        await ours.get()
+        for _ in range(3):
+            await ours.get(b"/", "HEAD")
+        assert ours.level.stats().misses == 1
+
+    run(story)
+
+
+def test_parts_that_became_a_page_are_shared(run: Any) -> None:
+    """When the parts of a page are complete, other members have it too."""
+
+    async def parts(request: Request) -> Response:
+        first = 0 if b"0-4" in (find(request.headers, b"range") or b"") else 5
+        headers = [(b"cache-control", b"max-age=60"), (b"etag", b'"a"'), (b"surrogate-key", b"shoes")]
+        headers.append((b"content-range", b"bytes %d-%d/10" % (first, first + 4)))
+        return Response(206, headers, b"0123456789"[first : first + 5])
+
+    async def story(client: Any) -> None:
+        ours, theirs = Member(client, parts), Member(client, Origin())
+        await ours.get(range="bytes=0-4")
+        assert await ours.get(range="bytes=5-") == (b"56789", "replicated; fwd=uri-miss; stored")
+        await ours.settled()
+        assert await theirs.get() == (b"0123456789", "replicated; hit")
+        assert ours.cache.purge(b"shoes") == 1
+        await ours.settled()
+        assert (await Member(client, Origin()).get())[0] == b"/ 1"
+
+    run(story)
+
+
 def test_variants_stand_beside_each_other(run: Any) -> None:
     """Members that fetched different variants share both, until the page varies by something else."""
 

@@ -170,6 +170,27 @@ def test_another_version_takes_the_place_of_all_parts() -> None:
     run(story)
 
 
+def test_a_page_that_is_older_takes_no_parts_away() -> None:
+    """A stale page that another cache has shared leaves the parts of a younger version as they are."""
+
+    async def story() -> None:
+        shop = Shop(Files())
+        await shop.get()
+        pages = shop.cache.pages
+        [old] = pages.get("http://h/")
+        shop.clock.advance(61)
+        pages.drop("http://h/")
+        shop.origin.fields["etag"] = '"b"'
+        await shop.get("0-99")
+        assert pages.keep("http://h/", old, pages.turn())
+        assert (await shop.get("0-99"))[2] == "hit"
+        assert (await shop.get("100-199"))[2] == "fwd=stale; stored"
+        assert pages.get("http://h/") == ()
+        assert (await shop.get("0-199"))[2] == "hit"
+
+    run(story)
+
+
 def test_what_if_range_brings_extends_parts_only() -> None:
     """The answer to If-Range may lack what its client knows: it extends what is there, and begins nothing."""
 

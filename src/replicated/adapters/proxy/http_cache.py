@@ -26,6 +26,7 @@ from ..redis_pages import RedisPages
 from .page_flight import Errand, PageFlight
 from .pages import Pages
 from .recording import Allowance, Recording
+from .storing import Storing
 
 __all__ = ["HttpCache"]
 
@@ -85,7 +86,6 @@ class HttpCache:
         self.rules = rules or HttpCacheRules()
         self.identity = identity or Identity()
         self.believes = bool(self.identity.trusted or self.identity.hops)
-        self.largest = max(1, size // 8) if largest is None else largest
         self.patience = patience
         self.level = level
         self.clock = clock
@@ -96,6 +96,14 @@ class HttpCache:
         self.flights: dict[str, PageFlight] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.allowance = Allowance(size)
+        self.storing = Storing(
+            self.pages,
+            self.rules,
+            largest=max(1, size // 8) if largest is None else largest,
+            allowance=self.allowance,
+            unstorable=self.unstorable,
+            resting=self.resting,
+        )
 
     async def __call__(self, request: Request) -> Response:
         """Answer from the store, or through ``inner``."""
@@ -292,14 +300,14 @@ class HttpCache:
             )
             match decision:
                 case Keep():
-                    answer = self.recorded(errand, response, decision)
+                    answer = self.storing.recorded(errand, response, decision, self.land)
                     if isinstance(answer.body, Recording):
                         landing = None  # it lands with the last byte
                     closing = None
                     return answer
                 case Confirmed():
                     if decision.stored is not None:
-                        self.kept(errand, self.pages.keep(key, decision.stored, errand.began, errand.asked))
+                        self.storing.keep_page(errand, decision.stored)
                     return decision.response
                 case Mismatch():
                     self.pages.drop(key)
@@ -334,59 +342,6 @@ class HttpCache:
 
     def rescue(self, request: Request, key: str, how: bytes) -> Response | None:
         return self.rules.rescue(request, self.pages.get(key), self.clock(), how)
-
-    def recorded(self, errand: Errand, response: Response, keep: Keep) -> Response:
-        """Pass a storable response on, and store it once it is whole."""
-        why, flight = errand.fetch.why, errand.flight
-        length = find(response.headers, b"content-length")
-        if length is not None and length.isdigit() and (len(length) > 18 or int(length) > self.largest):
-            self.unstorable.set(errand.slot, True)
-            return self.rules.marked(response, why + b"; detail=too-large")
-        if keep.extends and not self.pages.parts(errand.key):
-            return self.rules.marked(response, why)  # there is nothing that it could extend
-        if isinstance(response.body, bytes):
-            if keep.span is None:
-                return self.whole(errand, response, keep.stored, response.body)
-            return self.rules.marked(response, why + b"; stored" * self.keep(errand, keep, response.body))
-
-        def over() -> None:
-            if recording.size > self.largest:
-                self.unstorable.set(errand.slot, True)
-            self.land(errand.slot, flight)
-
-        recording = Recording(
-            response,
-            largest=self.largest,
-            allowance=self.allowance,
-            whole=lambda body: self.keep(errand, keep, body),
-            over=over,
-            wanted=lambda: flight is not None and flight.waiting > 0,
-        )
-        answer = replace(response, body=recording, close=recording.aclose)
-        return self.rules.marked(answer, why + b"; stored")
-
-    def whole(self, errand: Errand, response: Response, stored: Stored, body: bytes) -> Response:
-        """Store a page whose body has come with its head, and answer with it."""
-        page = stored.with_body(body)
-        if page is None:
-            return self.rules.marked(response, errand.fetch.why)
-        self.kept(errand, self.pages.keep(errand.key, page, errand.began, errand.asked))
-        answer = page.answer(errand.request, [line for line in response.headers if line[0] == b"age"][:1])
-        return self.rules.marked(replace(answer, close=response.close), errand.fetch.why + b"; stored")
-
-    def keep(self, errand: Errand, keep: Keep, body: bytes) -> bool:
-        """Store what has come, a page or a part of one; return whether it was."""
-        key, began, asked = errand.key, errand.began, errand.asked
-        if keep.span is not None:
-            return self.kept(errand, self.pages.keep_part(key, keep, body, began, asked, self.largest))
-        page = keep.stored.with_body(body)
-        return page is not None and self.kept(errand, self.pages.keep(key, page, began, asked))
-
-    def kept(self, errand: Errand, kept: bool) -> bool:
-        if kept:
-            self.unstorable.pop(errand.slot, None)
-            self.resting.pop(errand.slot, None)
-        return kept
 
     def land(self, slot: str, flight: PageFlight | None) -> None:
         """Let those who wait look again."""

@@ -68,7 +68,8 @@ class Pages:
             return False
         if self.level is not None and asked is not None:
             self.level.keep(key, stored, asked, self.rules.useful_until(stored))
-        self.store.pop(PARTS + key, None)
+        if all(parts.born <= stored.born for parts in self.store.peek(PARTS + key, ())):
+            self.store.pop(PARTS + key, None)  # but younger ones stay: what others have shared may be stale
         return self._put(key, self.rules.merge(self.store.peek(key, ()), stored))
 
     def parts(self, key: str) -> tuple[Parts, ...]:
