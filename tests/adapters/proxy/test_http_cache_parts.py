@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from replicated.adapters.proxy.http_cache import HttpCache
 from replicated.http.caching import HttpCacheRules
 from replicated.http.fields import find
 from replicated.http.message import Body, Request, Response
-from replicated.http.ranges import partial, spans
+from replicated.http.ranges import content_range, partial, spans
 from replicated.testing import ManualClock
 
 BODY = bytes(range(256)) * 40
@@ -187,6 +189,71 @@ def test_a_page_that_is_older_takes_no_parts_away() -> None:
         assert (await shop.get("100-199"))[2] == "fwd=stale; stored"
         assert pages.get("http://h/") == ()
         assert (await shop.get("0-199"))[2] == "hit"
+
+    run(story)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("range"), st.integers(0, 40), st.integers(0, 40)),
+    st.tuples(st.just("resume"), st.integers(0, 40), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["all", "change", "purge", "reload", "quietly"]), st.just(0), st.just(0)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 30, 61]), st.just(0)),
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(STEPS, max_size=25), st.booleans())
+def test_no_answer_is_of_two_versions(steps: list[tuple[str, int, int]], streams: bool) -> None:
+    """Whatever is asked, changed and purged, an answer is a slice of the version that its tag names."""
+
+    async def story() -> None:
+        version = 0
+
+        def body() -> bytes:
+            return b"%d" % (version % 10) * 40
+
+        shop = Shop(Files(body(), etag='"0"', streams=streams), largest=60)
+        lives = {0: 0.0}  # versions, and when they were replaced
+        for what, first, more in steps:
+            fields: dict[str, str] = {}
+            if what == "change":
+                lives[version] = shop.clock()
+                version += 1
+                shop.origin.body, shop.origin.fields["etag"] = body(), f'"{version}"'
+                shop.cache.forget("http://h/")
+                continue
+            if what == "quietly":  # changed, and the cache is not told
+                lives[version] = shop.clock()
+                version += 1
+                shop.origin.body, shop.origin.fields["etag"] = body(), f'"{version}"'
+                continue
+            if what == "purge":
+                shop.cache.forget("http://h/")
+                continue
+            if what == "wait":
+                shop.clock.advance(first)
+                continue
+            if what in ("range", "resume"):
+                fields["range"] = f"bytes={first}-{first + more}"
+            if what == "resume":
+                fields["if_range"] = f'"{max(0, version - more)}"'
+            if what == "reload":
+                fields["cache_control"] = "no-cache"
+            headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
+            response = await shop.cache(Request("GET", b"/", [(b"host", b"h"), *headers]))
+            got = await read(response.body)
+            await response.close()
+            if response.status == 416:
+                continue
+            said = find(response.headers, b"etag")
+            assert said is not None
+            of = int(said.strip(b'"'))
+            span = content_range(response.headers)
+            assert got == (b"%d" % (of % 10)) * (40 if span is None else span.last + 1 - span.first)
+            assert (response.status == 206) == (span is not None)
+            assert of == version or (what != "reload" and shop.clock() - lives[of] < 60)
+            if what == "resume" and span is not None:
+                assert f'"{of}"' == fields["if_range"]
 
     run(story)
 
