@@ -170,6 +170,34 @@ HOSTILE = {
 }
 """What the replica says instead of an ordinary answer, by path; then it closes the connection."""
 
+HUGE = 8 * 2**20
+STALLS = {
+    b"/silent": b"",
+    b"/half-head": b"HTTP/1.1 200 OK\r\ncontent-le",
+    b"/half-body": b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+    b"/half-chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nhalf",
+    b"/half-long": b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + bytes(300_000),
+    b"/switches": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    b"/huge": b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % HUGE + bytes(HUGE),
+}
+"""What it says, and then nothing, until the connection is closed."""
+
+ENDLESS = {
+    b"/header-without-end": (b"HTTP/1.1 200 OK\r\n", b"x-flood: %s\r\n" % (b"a" * 1000)),
+    b"/line-without-end": (b"HTTP/1.1 200 OK\r\nx: ", b"a" * 65536),
+    b"/interim-without-end": (b"", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"),
+    b"/extension-without-end": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;",
+        b"x" * 65536,
+    ),
+    b"/trailer-without-end": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n",
+        b"x: %s\r\n" % (b"a" * 1000),
+    ),
+    b"/answers-without-end": (b"", ANSWER),
+}
+"""What it begins with, and what it says again and again, until the connection is closed."""
+
 
 class Recorder:
     """A replica in threads: it reads with the strictest eyes, and says what it saw."""
@@ -179,6 +207,7 @@ class Recorder:
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.seen: list[Seen] = []
         self.faults: list[str] = []
+        self.ended: list[bytes] = []  # targets whose connection was closed while it stalled, or said more
         self.says = b""  # in answer to /says
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -203,6 +232,8 @@ class Recorder:
                         for piece in hostile:
                             sock.sendall(piece)
                         return
+                    if request.target in STALLS or request.target in ENDLESS or request.target == b"/drip":
+                        self.torment(sock, request.target)
                     sock.sendall(ANSWER if request.method != b"HEAD" else ANSWER[:-2])
             except EOFError:
                 if stream.held:
@@ -211,6 +242,26 @@ class Recorder:
                 self.faults.append(str(error))
             except OSError:
                 pass
+
+    def torment(self, sock: socket.socket, target: bytes) -> None:
+        """Say what keeps a reader waiting or busy for ever, until the connection is closed."""
+        try:
+            if target in STALLS:
+                sock.sendall(STALLS[target])
+                while sock.recv(65536):
+                    pass
+            elif target in ENDLESS:
+                first, again = ENDLESS[target]
+                sock.sendall(first)
+                while True:
+                    sock.sendall(again)
+            else:
+                for byte in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000:
+                    sock.sendall(b"%c" % byte)
+                    time.sleep(0.02)
+        except OSError:
+            pass
+        self.ended.append(target)
 
     def forget(self) -> None:
         self.seen.clear()
@@ -334,6 +385,14 @@ class Edge:
                     pass
         return Conversation(found, interim, closed, rest)
 
+    def memory(self) -> int:
+        """Return how many bytes of memory it has; skip where nobody says."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            pytest.skip("there is no /proc")
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
     def settle(self) -> None:
         """Wait until whatever was on its way to the replica has reached it."""
         asked = b"GET %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % SENTINEL
@@ -404,13 +463,21 @@ def recorder() -> Iterator[Recorder]:
     found.listener.close()
 
 
+@pytest.fixture(scope="module")
+def own_recorder() -> Iterator[Recorder]:
+    """A replica of their own, for those who break off what others count."""
+    found = Recorder()
+    yield found
+    found.listener.close()
+
+
 @pytest.fixture(scope="session")
 def make_edge(recorder: Recorder) -> Iterator[Callable[..., Edge]]:
     """Start an edge with some flags; all are stopped at the end."""
     edges: list[Edge] = []
 
-    def make(*flags: str) -> Edge:
-        edges.append(Edge(recorder, *flags))
+    def make(*flags: str, before: Recorder = recorder) -> Edge:
+        edges.append(Edge(before, *flags))
         return edges[-1]
 
     yield make
