@@ -148,7 +148,16 @@ def test_what_can_become_one(begun: bytes) -> None:
 
 @pytest.mark.parametrize(
     "begun",
-    [b"\x15\x03\x01", b"h", b"HTTP/2", b"\r\n", b"HTTP/1.1 200 OK\n", b"HTTP/1.1 2000\r\n", OK + b"a: b\nc"],
+    [
+        b"\x15\x03\x01",
+        b"h",
+        b"HTTP/2",
+        b"\r\n",
+        b"HTTP/1.1 200 OK\n",
+        b"HTTP/1.1 2000\r\n",
+        OK + b"a: b\nc",
+        OK + b"a\r\r",
+    ],
 )
 def test_what_can_not(begun: bytes) -> None:
     """A beginning is refused as soon as nothing can make it right: nobody waits for the rest."""

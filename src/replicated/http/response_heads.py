@@ -94,7 +94,8 @@ class ResponseHeadReader:
         """
         if not data.startswith(BEGINNING[: len(data)]):
             raise ValueError("this does not begin as a response does")
-        if data.count(b"\n") != data.count(b"\r\n"):
+        ends = data.count(b"\r\n")
+        if data.count(b"\n") != ends or data.count(b"\r") - data.endswith(b"\r") != ends:
             raise ValueError("a line must end with CR and LF")
         end = data.find(b"\r\n")
         if end >= 0:

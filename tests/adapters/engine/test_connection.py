@@ -545,8 +545,9 @@ def test_who_is_told_need_not_wait() -> None:
         connection = Connection()
         Wire(connection)
         answer = b"HTTP/1.1 103 Early\r\n\r\n" + H + b"content-length: 2\r\n\r\nok"
+        listener = Listener(connection)
         for split in range(len(answer) - 3):  # behind it, the head would be there without all of the body
-            listener = Listener(connection)
+            connection.told, listener.heard = listener, []
             connection.send_bytes("GET", b"GET / HTTP/1.1\r\n\r\n", 60.0)
             connection.data_received(answer[:split])
             assert listener.heard == []
