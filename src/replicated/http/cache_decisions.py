@@ -74,7 +74,13 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Pass the response on and keep nothing."""
+    """Pass the response on and keep nothing.
+
+    Attributes:
+        span: Which part of something came that could be stored, were it whole.
+    """
+
+    span: Span | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,12 +139,18 @@ class HttpCacheRules:
             if now < stored.fresh_until:
                 return Serve(stored.answer(request, self.age(stored, now), conditional=bool(special)))
             if now < stored.grace_until:
-                # Fetched for everybody: neither a HEAD nor a part would do.
-                whole = [line for line in headers if line[0] != b"range" and line[0] not in CONDITIONS]
-                plain = Request("GET", request.target, whole)
-                refresh = self.fetch(plain, set(), stored, variants, None)
-                return Serve(stored.answer(request, self.age(stored, now)), refresh)
+                return Serve(stored.answer(request, self.age(stored, now)), self.whole(request, stored))
         return self.fetch(request, special, stored, variants, demands)
+
+    def whole(self, request: Request, stored: Stored | None) -> Fetch:
+        """Return how to fetch a page for everybody, beside a request: neither a HEAD nor a part would do.
+
+        Args:
+            request: What it is fetched on behalf of.
+            stored: What is validated by that, or None.
+        """
+        headers = [line for line in request.headers if line[0] != b"range" and line[0] not in CONDITIONS]
+        return self.fetch(Request("GET", request.target, headers), set(), stored, (), None)
 
     def part(self, request: Request, variants: Sequence[Parts], now: float) -> Response | None:
         """Return the answer to a request for ranges from the parts that are stored, if all of them are there.
@@ -235,9 +241,8 @@ class HttpCacheRules:
         stored = self.judged(request, Response(200, headers), now, unix, delay)
         if stored is None:
             return Pass()
-        whole = span.last + 1 - span.first == span.size
-        if not whole and (strong(stored) is None or now >= stored.fresh_until):
-            return Pass()
+        if span.length < span.size and (strong(stored) is None or now >= stored.fresh_until):
+            return Pass(span)
         return Keep(stored, span, extends=find(request.headers, b"if-range") is not None)
 
     def freshened(

@@ -32,6 +32,11 @@ class Span(NamedTuple):
     last: int
     size: int
 
+    @property
+    def length(self) -> int:
+        """Bytes of the part."""
+        return self.last + 1 - self.first
+
 
 def content_range(headers: Headers) -> Span | None:
     """Return which part a response brings; None unless it says that once, and of how many bytes."""

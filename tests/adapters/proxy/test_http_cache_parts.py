@@ -346,6 +346,44 @@ def test_a_range_that_cannot_be_kept_makes_nobody_wait() -> None:
 
 
 @pytest.mark.parametrize("streams", [False, True])
+def test_a_page_whose_parts_cannot_be_kept_is_fetched_once_that_is_no_more(streams: bool) -> None:
+    """Without a strong tag parts come again, until they were as much as the page: then that is fetched."""
+
+    async def story() -> None:
+        shop = Shop(Files(etag="W/x", streams=streams))
+        for turn in range(1, 11):
+            assert (await shop.get(f"0-{len(BODY) // 10 - 1}"))[:2] == (206, BODY[: len(BODY) // 10])
+            assert (len(shop.origin.asked), bool(shop.cache.tasks)) == (turn, turn == 10)
+        while shop.cache.tasks:
+            await asyncio.sleep(0)
+        assert find(shop.origin.asked[-1].headers, b"range") is None
+        assert await shop.get("5-9") == (206, BODY[5:10], "hit")
+        assert await shop.get() == (200, BODY, "hit")
+        assert (len(shop.origin.asked), shop.origin.sent) == (11, 2 * len(BODY))
+        await shop.cache.aclose()
+
+    run(story)
+
+
+def test_pages_that_are_not_fetched_whole() -> None:
+    """A page that is too large or may not be stored is not fetched whole, nor one that is known not to be."""
+
+    async def story() -> None:
+        for fields, options in (({}, {"largest": 5000}), ({"cache_control": "no-store"}, {})):
+            shop = Shop(Files(**{"etag": "W/x", **fields}), **options)
+            for _ in range(5):
+                await shop.get("1-9000")
+            assert not shop.cache.tasks
+        shop = Shop(Files(etag="W/x"))
+        shop.cache.unstorable.set("http://h/", True)
+        for _ in range(5):
+            await shop.get("1-9000")
+        assert not shop.cache.tasks
+
+    run(story)
+
+
+@pytest.mark.parametrize("streams", [False, True])
 def test_parts_that_lie_about_their_length(streams: bool) -> None:
     """A part that is not as long as it says is passed on as it is, and not kept."""
 

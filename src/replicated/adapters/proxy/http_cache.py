@@ -8,6 +8,7 @@ for a while and nobody waits for it again. It is bound to one event loop.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from ...http.stored import Stored
 from ..redis_pages import RedisPages
 from .page_flight import Errand, PageFlight
 from .pages import Pages
+from .part_tally import PartTally
 from .recording import Allowance, Recording
 from .storing import Storing
 
@@ -95,11 +97,13 @@ class HttpCache:
         self.resting: Cache[str, bool] = Cache(MOST_KEYS, ttl=REST, clock=clock)
         self.flights: dict[str, PageFlight] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        largest = max(1, size // 8) if largest is None else largest
+        self.tally = PartTally(largest, clock)
         self.allowance = Allowance(size)
         self.storing = Storing(
             self.pages,
             self.rules,
-            largest=max(1, size // 8) if largest is None else largest,
+            largest=largest,
             allowance=self.allowance,
             unstorable=self.unstorable,
             resting=self.resting,
@@ -315,6 +319,10 @@ class HttpCache:
                     if flight is not None and response.status < 500:
                         self.unstorable.set(slot, True)
                     closing = None
+                    if decision.span is not None and key not in self.unstorable:
+                        plain = self.rules.whole(request, fetch.stored)
+                        due = functools.partial(self.refresh, request, key, plain)
+                        response = self.tally.counted(response, key, decision.span, due)
                     return self.rules.marked(response, fetch.why)
                 case _:
                     assert_never(decision)

@@ -89,7 +89,7 @@ class Pages:
             most: Bytes that the parts of one page may take.
         """
         span, stored = keep.span, keep.stored
-        if span is None or len(body) != span.last + 1 - span.first or self._overtaken(key, stored, began):
+        if span is None or len(body) != span.length or self._overtaken(key, stored, began):
             return False
         part, there = Parts.of(stored, span, body), self.parts(key)
         old = next((parts for parts in there if parts.vary == part.vary), None)
