@@ -369,8 +369,8 @@ def test_pages_that_are_not_fetched_whole() -> None:
     """A page that is too large or may not be stored is not fetched whole, nor one that is known not to be."""
 
     async def story() -> None:
-        for fields, options in (({}, {"largest": 5000}), ({"cache_control": "no-store"}, {})):
-            shop = Shop(Files(**{"etag": "W/x", **fields}), **options)
+        for said, largest in (("max-age=60", 5000), ("no-store", None)):
+            shop = Shop(Files(etag="W/x", cache_control=said), largest=largest)
             for _ in range(5):
                 await shop.get("1-9000")
             assert not shop.cache.tasks
