@@ -41,6 +41,7 @@ class Fields(NamedTuple):
         keep_alive: Whether it asks to keep it, as HTTP/1.0 must.
         expects: Whether it waits to be told to send the body.
         websocket: Whether it asks for the one protocol that there is a tunnel for (RFC 6455, 4.1).
+        short: Whether it is remembered.
     """
 
     headers: Headers
@@ -50,6 +51,7 @@ class Fields(NamedTuple):
     keep_alive: bool
     expects: bool
     websocket: bool
+    short: bool
 
 
 class Head(NamedTuple):
@@ -166,6 +168,7 @@ class HeadReader:
             b"keep-alive" in connection,
             b"expect" in named,
             b"upgrade" in connection and named.get(b"upgrade", b"").lower() == b"websocket",
+            len(text) <= REMEMBERED,
         )
 
     def _unusual(self, head: Head, host: bytes) -> Head | Violation:

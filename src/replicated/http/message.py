@@ -7,9 +7,9 @@ of bytes where it streams; whoever is handed a response closes it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 __all__ = ["REPEATABLE", "RETRIED", "Body", "Handler", "Headers", "Request", "Response"]
 
@@ -41,6 +41,7 @@ class Request:
         upgrade: What the client sends once the protocol is switched, where it asks for one that the front can
             switch to: a handler that passes this on answers 101, with what comes back as the body. None
             where nothing can be switched; an Upgrade field is then ignored (RFC 9110, 7.8).
+        short: Whether its header is so short that what is worked out from it may be remembered.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Request:
     body: AsyncIterator[bytes] | None = None
     context: object = None
     upgrade: AsyncIterator[bytes] | None = None
+    short: bool = False
 
     @property
     def path(self) -> str:
@@ -65,7 +67,8 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One response, on its way to the client.
+    """One response, on its way to the client. To await it is to have it: a handler that need not wait returns
+    it as it is, and whoever calls one may look whether it did.
 
     Args:
         status: A final status code, or 101 to switch protocols where the request's ``upgrade`` allows it.
@@ -80,6 +83,10 @@ class Response:
     body: Body = b""
     close: Callable[[], Awaitable[None]] = nothing
     served_by: str = ""
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        yield from ()
+        return self
 
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any
 
 from ..balance import Strategy
@@ -47,19 +47,28 @@ class Traffic:
     def handler(self, inner: Handler) -> Handler:
         """Return a handler that counts the answers of another one."""
 
-        async def handle(request: Request) -> Response:
+        def handle(request: Request) -> Awaitable[Response]:
             began = self.clock()
-            response = await inner(request)
-            taken = self.clock() - began
-            self.seconds += taken
-            self.times[bisect_left(BOUNDS, taken)] += 1
-            self.statuses[response.status] += 1
-            said = find(response.headers, b"cache-status")
-            if said is not None and b"; hit" in said:
-                self.hits += 1
-            return response
+            answering = inner(request)
+            if isinstance(answering, Response):
+                return self.counted(answering, began)
+            return later(answering, began)
+
+        async def later(answering: Awaitable[Response], began: float) -> Response:
+            return self.counted(await answering, began)
 
         return handle
+
+    def counted(self, response: Response, began: float) -> Response:
+        """Count an answer to what was asked at ``began``."""
+        taken = self.clock() - began
+        self.seconds += taken
+        self.times[bisect_left(BOUNDS, taken)] += 1
+        self.statuses[response.status] += 1
+        said = find(response.headers, b"cache-status")
+        if said is not None and b"; hit" in said:
+            self.hits += 1
+        return response
 
     def strategy(self, inner: Strategy) -> Strategy:
         """Return a strategy that counts the attempts of another one."""

@@ -5,7 +5,7 @@ Acts on what a throttle decides: the tier's own, or one that replicas share. Kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeAlias
 
 from ...http.fields import problem, retry_after
@@ -46,12 +46,18 @@ def admission(
     counts = tier.throttle if throttle is None else throttle
     tells = telling(counts) if fields else None
 
-    async def handle(request: Request) -> Response:
+    def handle(request: Request) -> Awaitable[Response]:
         client = identity.client(request.peer, request.scheme, request.headers)
         key = key_of(client, request)
         if key is None or counts is None:
-            return await inner(request)
-        wait = await taken(counts, key)
+            return inner(request)
+        wait = counts.take(key)
+        if tells is None and isinstance(wait, float | int):
+            return inner(request) if wait <= 0 else too_many(wait)
+        return later(request, key, wait)
+
+    async def later(request: Request, key: str, answer: float | Awaitable[float]) -> Response:
+        wait = answer if isinstance(answer, float | int) else await answer
         response = await inner(request) if wait <= 0 else too_many(wait)
         if tells is not None:
             response.headers = with_ratelimit(response.headers, left(tells, key, wait))

@@ -33,12 +33,11 @@ def gatekeeper(inner: Handler, limits: Limits | None, pseudonym: bytes) -> Handl
     Without limits only the last: behind a front that has judged all else.
     """
 
-    async def in_circles() -> Response:
-        return problem(508, "the request has passed here before")
-
     def pass_on(request: Request) -> Awaitable[Response]:
-        # No coroutine of its own: every wake-up of a request would pass through it.
-        return in_circles() if is_loop(request.headers, pseudonym) else inner(request)
+        # No coroutine of its own: who can answer without one is to be seen behind this.
+        if is_loop(request.headers, pseudonym):
+            return problem(508, "the request has passed here before")
+        return inner(request)
 
     if limits is None:
         return pass_on
@@ -48,13 +47,11 @@ def gatekeeper(inner: Handler, limits: Limits | None, pseudonym: bytes) -> Handl
         if violation is not None:
             # What was announced as a body is not worth reading: the connection ends with the answer.
             return problem(violation.status, violation.detail, [(b"connection", b"close")])
-        if is_loop(request.headers, pseudonym):
-            return await in_circles()
         if request.body is not None:
             length = find(request.headers, b"content-length")
             request.body = BoundedBody(request.body, limits.body if length is None else int(length), length)
         try:
-            return await inner(request)
+            return await pass_on(request)
         except BodyTooLarge as error:
             return problem(413, str(error), [(b"connection", b"close")])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -109,8 +109,8 @@ class HttpCache:
             resting=self.resting,
         )
 
-    async def __call__(self, request: Request) -> Response:
-        """Answer from the store, or through ``inner``."""
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        """Answer from the store, at once, or through ``inner``."""
         headers = request.headers
         fields = dict(reversed(headers))  # of each field the first line, as for `find`
         scheme, host = request.scheme, fields.get(b"host", b"")
@@ -118,7 +118,7 @@ class HttpCache:
             client = self.identity.client(request.peer, scheme, headers)
             scheme, host = client.scheme, host if client.host is None else client.host
         if request.method not in ("GET", "HEAD") or request.body is not None:
-            return await self.through(request, scheme, host)
+            return self.through(request, scheme, host)
         key, now = self.rules.key(request.target, scheme, host), self.clock()
         variants = self.pages.store.at(key, now, ())
         if request.method == "GET":  # what most requests are: answered at once, where they are hits
@@ -128,7 +128,7 @@ class HttpCache:
         decision = self.look(request, key, variants, now)
         if isinstance(decision, Serve):
             return self.served(request, key, decision)
-        return await self.miss(request, key, decision)
+        return self.miss(request, key, decision)
 
     def purge(self, tag: bytes, *, soft: bool = False) -> int:
         """Forget every response that carries ``tag`` in Surrogate-Key or Cache-Tag; return how many keys.

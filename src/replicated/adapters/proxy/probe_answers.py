@@ -70,19 +70,13 @@ class ProbeAnswers:
 
     def __call__(self, request: Request) -> Awaitable[Response]:
         """Answer a request."""
-        # No coroutine of its own: every wake-up of a request would pass through it.
         if request.target.startswith(self.paths):
             answer = self.answer(request.method, request.path)
             if answer is not None:
-                return at_once(answer)
+                return answer
         return self.inner(request)
 
 
-async def at_once(response: Response) -> Response:
-    """Return what need not be waited for."""
-    return response
-
-
-async def nobody(request: Request) -> Response:
+def nobody(request: Request) -> Response:
     """Answer where nobody else does."""
     return problem(404, "there is nothing here")

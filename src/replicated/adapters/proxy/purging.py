@@ -7,7 +7,7 @@ what the sender says, and can at most speak against it. What is stored where is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from ...http.fields import find, problem
 from ...http.identity import Identity, Network
@@ -59,13 +59,15 @@ class Purging:
             raise type(error)(f"allowed is to be read as networks: {error}") from None
         self.cache = cache
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         """Purge, or answer through the cache."""
         if request.method == "PURGE":
-            return await self.purge(request)
-        response = await self.cache(request)
-        response.headers = [line for line in response.headers if line[0] not in TAG_FIELDS]
-        return response
+            return self.purge(request)
+        answering = self.cache(request)
+        return untagged(answering) if isinstance(answering, Response) else self.later(answering)
+
+    async def later(self, answering: Awaitable[Response]) -> Response:
+        return untagged(await answering)
 
     async def purge(self, request: Request) -> Response:
         """Answer a PURGE."""
@@ -85,6 +87,11 @@ class Purging:
     def forget(self, target: bytes, host: bytes, *, soft: bool) -> int:
         keys = [self.cache.rules.key(target, scheme, host) for scheme in ("http", "https")]
         return sum(self.cache.forget(key, soft=soft) for key in keys)
+
+
+def untagged(response: Response) -> Response:
+    response.headers = [line for line in response.headers if line[0] not in TAG_FIELDS]
+    return response
 
 
 def counted(purged: int, shared: bool | None) -> Response:
