@@ -6,6 +6,7 @@ Reads text and errors. Opens nothing.
 from __future__ import annotations
 
 import errno
+import functools
 import re
 import socket
 import ssl
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from ...errors import UpstreamExhausted, UpstreamUnreachable
 
-__all__ = ["Origin", "authority", "unreachable"]
+__all__ = ["Origin", "authority", "origin_of", "unreachable"]
 
 HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
@@ -60,6 +61,10 @@ class Origin(NamedTuple):
             raise ValueError(f"url must name an origin alone, without path, query or user, not {url!r}")
         tls = parts.scheme == "https"
         return cls(host, (443 if tls else 80) if port is None else port, tls)
+
+
+origin_of = functools.lru_cache(4096)(Origin.parse)
+"""``Origin.parse``, remembered: the URLs of replicas repeat."""
 
 
 def authority(host: str, port: int | str) -> str:

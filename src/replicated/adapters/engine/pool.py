@@ -58,6 +58,14 @@ class Pool:
         while len(connections) > self.most or now - connections[0].idle_since > self.idle:
             connections.popleft().abort()
 
+    def end(self, connection: Connection) -> None:
+        """Count one request less, and keep its connection where its exchange is over; else close it."""
+        self.busy -= 1
+        if connection.reusable:
+            self.give(connection)
+        else:
+            connection.abort()
+
     def clear(self) -> None:
         """Close all that are idle."""
         while self.connections:

@@ -11,6 +11,7 @@ import math
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from ...errors import UpstreamBroken, UpstreamExhausted, UpstreamTimeout, UpstreamUnreachable
 from ...http.fields import find
@@ -20,7 +21,7 @@ from .connection import Connection
 from .origin import Origin, unreachable
 from .pool import Pool
 
-__all__ = ["Origin", "Timeouts", "Upstream", "UpstreamResponse"]
+__all__ = ["Origin", "Timeouts", "Underway", "Upstream", "UpstreamResponse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,17 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         seconds_above_zero(**asdict(self))
+
+
+class Underway(NamedTuple):
+    """A request that was sent, whose answer nobody has waited for yet."""
+
+    connection: Connection
+    pool: Pool
+
+    def end(self) -> None:
+        """Give the connection back if its exchange is over, else close it."""
+        self.pool.end(self.connection)
 
 
 class UpstreamResponse:
@@ -124,14 +136,10 @@ class UpstreamResponse:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        self._pool.busy -= 1
         if self._upload is not None and not self._upload.done():
             self._upload.cancel()  # answered before the whole request was there: what is left is in the way
             connection.abort()
-        elif connection.reusable:
-            self._pool.give(connection)
-        else:
-            connection.abort()
+        self._pool.end(connection)
 
     async def aclose(self) -> None:
         """Do as ``close``."""
@@ -174,6 +182,28 @@ class Upstream:
         self.server_name = server_name
         self.pools: dict[Origin, Pool] = {}
 
+    def begin(self, origin: Origin, method: str, head: bytes) -> Underway | None:
+        """Send a request without a body over a connection that is idle; None where none is.
+
+        Whoever begins sets ``connection.told`` to hear how it goes, and either ends what is under way, or has
+        ``send`` go on with it.
+
+        Args:
+            origin: Where to.
+            method: A token.
+            head: All that goes on the wire.
+        """
+        pool = self.pools.get(origin)
+        if pool is None or pool.busy >= self.max_connections:
+            return None
+        connection = pool.take()
+        if connection is None:
+            return None
+        pool.busy += 1
+        timeouts = self.timeouts
+        connection.send_bytes(method, head, min(timeouts.first_byte, timeouts.total))
+        return Underway(connection, pool)
+
     async def send(
         self,
         origin: Origin,
@@ -184,6 +214,7 @@ class Upstream:
         *,
         within: float = math.inf,
         tunnel: AsyncIterator[bytes] | None = None,
+        begun: Underway | None = None,
     ) -> UpstreamResponse:
         """Send a request and wait for the head of its response.
 
@@ -200,6 +231,7 @@ class Upstream:
             within: Seconds for all of it, beside the deadlines of its parts.
             tunnel: What goes to the replica once it has answered 101, which it may where this is given. From
                 then on the response's body is what comes back.
+            begun: The same request, already sent.
 
         Raises:
             UpstreamUnreachable: No connection came about; the replica saw nothing, ``body`` is untouched.
@@ -208,16 +240,23 @@ class Upstream:
             UpstreamBroken: The connection ended, or carried what is not HTTP/1.1, before the head.
             Exception: What ``body`` raised.
         """
-        pool = self.pools.get(origin)
-        if pool is None:
-            pool = self.pools[origin] = Pool(self.max_idle, self.timeouts.idle)
-        if pool.busy >= self.max_connections:
-            raise UpstreamExhausted(f"{origin.host}:{origin.port} has {pool.busy} requests under way")
-        pool.busy += 1
-        connection = pool.take()
+        connection: Connection | None
+        if begun is not None:
+            connection, pool = begun
+        else:
+            found = self.pools.get(origin)
+            if found is None:
+                found = self.pools[origin] = Pool(self.max_idle, self.timeouts.idle)
+            pool = found
+            if pool.busy >= self.max_connections:
+                raise UpstreamExhausted(f"{origin.host}:{origin.port} has {pool.busy} requests under way")
+            pool.busy += 1
+            connection = pool.take()
         try:
             if connection is not None:
                 try:
+                    if begun is not None:
+                        return await self.resume(connection, pool, within)
                     return await self.exchange(
                         connection, pool, method, target, headers, body, within, tunnel
                     )
@@ -265,6 +304,16 @@ class Upstream:
         except (OSError, UnicodeError) as error:  # the latter for a name that DNS cannot have
             raise unreachable(origin, error) from None
         return connection
+
+    async def resume(self, connection: Connection, pool: Pool, within: float) -> UpstreamResponse:
+        """Wait for the answer to what was sent before."""
+        try:
+            connection.arm(min(self.timeouts.first_byte, within))
+            await connection.head()
+        except BaseException:
+            connection.abort()
+            raise
+        return UpstreamResponse(connection, pool, self.timeouts.read, None)
 
     async def exchange(
         self,

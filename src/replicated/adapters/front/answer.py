@@ -6,18 +6,14 @@ itself it is not sent, since the client's next response would begin in the wrong
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import NamedTuple
 
 from ...http.message import Response
+from ...http.response_heads import STATUS_LINES as ANSWERS
 
 __all__ = ["Answer", "Contradiction", "answer_of", "plain"]
 
-STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode()
-    for status in HTTPStatus
-    if status == 101 or status >= 200
-}
+STATUS_LINES = ANSWERS | {101: b"HTTP/1.1 101 Switching Protocols"}
 OURS = frozenset(
     (b"connection", b"content-length", b"date", b"keep-alive", b"proxy-connection", b"trailer")
     + (b"transfer-encoding", b"upgrade")

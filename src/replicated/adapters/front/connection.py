@@ -23,10 +23,13 @@ from typing import TYPE_CHECKING, cast
 
 from ...http.framing import Violation
 from ...http.heads import Head
+from ...http.message import Response
 from ..engine.origin import authority
+from ..proxy.express import Whole
 from ..proxy.gatekeeper import ClientGone
 from .body import Arriving
 from .serving import serve
+from .soon import Asked, answer_soon, drop, heard, may_be_soon
 
 if TYPE_CHECKING:
     from .front import Front
@@ -58,6 +61,7 @@ class FrontConnection(asyncio.Protocol):
 
     __slots__ = (
         "arriving",
+        "asked",
         "deadline",
         "drained",
         "ended",
@@ -74,6 +78,7 @@ class FrontConnection(asyncio.Protocol):
         "sent",
         "served",
         "sock",
+        "stalled",
         "task",
         "tls",
         "transport",
@@ -92,12 +97,14 @@ class FrontConnection(asyncio.Protocol):
         self.tls = tls
         self.scheme = "https" if tls else "http"
         self.task: asyncio.Task[None] | None = None
-        self.waiter: asyncio.Future[Head | Violation] | None = None  # set while the task waits for a request
+        self.waiter: asyncio.Future[Head | Violation | Asked] | None = None  # while the task has no request
         self.drained: asyncio.Future[None] | None = None
         self.arriving: Arriving | None = None
+        self.asked: Asked | None = None  # what is being answered, until a task takes it
         self.pending = b""  # what has come and was not read yet
         self.paused = False  # because of what is pending
         self.handling = False
+        self.stalled = False  # by a client that does not read, without a task
         self.ended = False
         self.leaving = False
         self.lingering = False
@@ -134,7 +141,7 @@ class FrontConnection(asyncio.Protocol):
             return
         found = self.cut(max(0, len(before) - 3))
         if found is not None:
-            self.offer(found)
+            self.take(found)
         elif self.pending and not before:  # empty lines begin nothing, and extend nothing
             self.deadline = self.front.after(self.front.limits.header_time)
 
@@ -155,7 +162,8 @@ class FrontConnection(asyncio.Protocol):
         self.resume_writing()
         if self.arriving is not None:
             self.arriving.fail(ClientGone("the client went away"))
-        if self.task is not None:
+        self.forget()
+        if self.task is not None and self.asked is None:
             self.task.cancel()
 
     def pause_writing(self) -> None:
@@ -165,6 +173,9 @@ class FrontConnection(asyncio.Protocol):
         drained, self.drained = self.drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
+        if self.stalled and not self.lost:
+            self.stalled = False
+            self.go_on()
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -195,10 +206,57 @@ class FrontConnection(asyncio.Protocol):
             return b"localhost"
         return authority(name[0], name[1]).encode()
 
-    def offer(self, found: Head | Violation) -> None:
+    def take(self, found: Head | Violation) -> None:
+        """See to it that what was found is answered, and what is pending behind it: by a task, or sooner."""
+        while True:
+            self.handling = True
+            self.deadline = math.inf
+            if isinstance(found, Violation) or not may_be_soon(found):
+                self.offer(found)
+                return
+            asked = answer_soon(self, found)
+            if asked is not None:
+                self.offer(asked)
+                return
+            if self.handling or self.lingering:
+                return
+            after = self.next()
+            if after is None:
+                if self.parting:
+                    self.finish()
+                return
+            found = after
+
+    def go_on(self) -> None:
+        """See to what is pending, after an answer that took no task."""
+        found = self.next()
+        if found is not None:
+            self.take(found)
+        elif self.parting:
+            self.finish()
+
+    def heard(self, whole: Whole | None) -> None:
+        """Hear of an answer that was under way without a task: it is here, or takes one after all."""
+        asked = self.asked
+        if asked is None:
+            return
+        if whole is None:
+            self.offer(asked)
+            return
+        self.asked = None
+        heard(self, asked, whole)
+        if not self.handling and not self.lingering:
+            self.go_on()
+
+    def forget(self) -> None:
+        """Give up the answer that nobody has awaited; one that is there its task will close."""
+        asked = self.asked
+        if asked is not None and not isinstance(asked.answering, Response):
+            self.asked = None
+            drop(asked)
+
+    def offer(self, found: Head | Violation | Asked) -> None:
         """Hand what was found to the task."""
-        self.handling = True
-        self.deadline = math.inf
         if self.waiter is not None:
             if not self.waiter.done():  # else the task has been cancelled, and the connection ends
                 self.waiter.set_result(found)
@@ -266,6 +324,7 @@ class FrontConnection(asyncio.Protocol):
 
     def cut_off(self) -> None:
         """Close at once, and by a reset: a body that ends with its connection must not seem to be whole."""
+        self.forget()
         if not self.lost:
             with contextlib.suppress(OSError, ValueError):  # uvloop's is gone with its transport
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -333,6 +392,6 @@ class FrontConnection(asyncio.Protocol):
             self.cut_off()  # a half-closed client that nobody writes to, or one that does not close
         elif self.pending:
             method = "HEAD" if self.pending.startswith(b"HEAD ") else ""
-            self.offer(Violation(408, "the head of the request did not come in time", method))
+            self.take(Violation(408, "the head of the request did not come in time", method))
         else:
             self.close()

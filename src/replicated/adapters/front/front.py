@@ -132,6 +132,7 @@ class Front:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # and each connection hears of its end
 
     # -- what connections and listeners ask -------------------------------------------------------------
 

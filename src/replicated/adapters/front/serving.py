@@ -18,6 +18,7 @@ from ..proxy.gatekeeper import ClientGone
 from .access_log import Access
 from .answer import Answer, Contradiction, answer_of, plain
 from .body import Arriving, Refused
+from .soon import Asked, ask, log
 
 if TYPE_CHECKING:
     from .connection import FrontConnection
@@ -29,7 +30,7 @@ SMALL_REST = 64 * 1024
 next one costs both sides."""
 
 
-async def serve(connection: FrontConnection, found: Head | Violation | None) -> None:
+async def serve(connection: FrontConnection, found: Head | Violation | Asked | None) -> None:
     """Answer the requests of a connection, one by one, from ``found`` on; then close it."""
     front = connection.front
     try:
@@ -40,11 +41,15 @@ async def serve(connection: FrontConnection, found: Head | Violation | None) -> 
                     front.log(Access(connection.peer, "", "", found.status, 0, 0.0, "", True))
                 await send(connection, problem(found.status, found.detail), found.method, 1, keep=False)
                 break
-            connection.served += 1
-            if front.log is None:
-                keep = await answer(connection, found, request_of(connection, found))
+            if isinstance(found, Asked):
+                connection.asked = None
+                asked = found
             else:
-                keep = await logged(connection, found)
+                asked = ask(connection, found, request_of(connection, found))
+            if front.log is None:
+                keep = await answer(connection, asked)
+            else:
+                keep = await logged(connection, asked)
             if not keep:
                 break
             found = connection.next()
@@ -81,15 +86,16 @@ def request_of(connection: FrontConnection, head: Head) -> Request:
         connection.receive(arriving or upgrade)
     # The header is remembered, and a handler may change its own.
     headers = fields.headers.copy()
-    return Request(method, target, headers, connection.peer, connection.scheme, arriving, None, upgrade)
+    peer, scheme = connection.peer, connection.scheme
+    return Request(method, target, headers, peer, scheme, arriving, None, upgrade, fields.short)
 
 
-async def answer(connection: FrontConnection, head: Head, request: Request) -> bool:
+async def answer(connection: FrontConnection, asked: Asked) -> bool:
     """Answer one request; return whether another may follow."""
-    front = connection.front
+    front, head = connection.front, asked.head
     keep = True
     try:
-        response = await front.handler(request)
+        response = await asked.answering
     except Refused as error:
         response = problem(error.violation.status, error.violation.detail)
         keep = False
@@ -197,19 +203,15 @@ async def stream(connection: FrontConnection, response: Response, framed: Answer
         transport.write(b"0\r\n\r\n")
 
 
-async def logged(connection: FrontConnection, head: Head) -> bool:
+async def logged(connection: FrontConnection, asked: Asked) -> bool:
     """Answer one request, and tell the access log of it however it ends."""
-    front = connection.front
-    assert front.log is not None
-    started, before = front.loop.time(), connection.written
+    before = connection.written
     connection.said = (0, "")
     whole = False
     try:
-        keep = await answer(connection, head, request_of(connection, head))
+        keep = await answer(connection, asked)
         whole = True
         return keep
     finally:
         status, replica = connection.said
-        target = head.target.decode("latin-1")
-        sent, seconds = connection.written - before, front.loop.time() - started
-        front.log(Access(connection.peer, head.method, target, status, sent, seconds, replica, whole))
+        log(connection, asked, status, connection.written - before, replica, whole=whole)

@@ -12,6 +12,7 @@ import functools
 import math
 import re
 from asyncio import current_task
+from collections.abc import Awaitable, Sequence
 from typing import assert_never
 
 from ...affinity import Affinity, Facts
@@ -26,22 +27,22 @@ from ...outcome import Outcome
 from ...readiness import ReadySet
 from ...tier import Forward, Hit, Refuse, Tier, Unavailable
 from ..engine.failures import blame, failed, judge, unavailable
-from ..engine.upstream import Origin, Upstream, UpstreamResponse
+from ..engine.origin import origin_of
+from ..engine.upstream import Underway, Upstream, UpstreamResponse
 from ..waiting import WaitingRoom
 from .admission import too_many
-from .racing import Race, Racing
+from .express import Express
+from .racing import SAFE, Race, Racing
 from .session_pins import SessionPins, Stay
 
 __all__ = ["Exchange"]
 
-SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
-"""Methods that may be under way twice at once: of two DELETEs the one that comes second says 404."""
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
+REMEMBERED = 1024
+"""How many of the headers that go on are remembered; a client's is the same in each of its requests."""
 NOWHERE = Stay(None, False)
 """Where a request is to stay that is kept by nothing but its key."""
-
-origin_of = functools.lru_cache(4096)(Origin.parse)
 
 
 class Exchange:
@@ -101,22 +102,32 @@ class Exchange:
         self.ready = tier.readiness.ready
         self.hedging = hedging if isinstance(hedging, Hedging) else Hedging()
         self.racing = Racing(tier, self.hedging, self.attempt, drop) if hedging else None
+        self.expressly = pins is None and waiting is None and not server_timing
+        # A client's requests are alike in their headers, and so are what goes on of them.
+        self.head_rest = functools.lru_cache(REMEMBERED)(self.new_head_rest)
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         """Answer a request by way of a replica; 502, 503 or 504 where none answers."""
+        if self.expressly and request.body is None and request.upgrade is None:
+            return Express(self, request)
+        return self.carry(request)
+
+    async def carry(self, request: Request, express: Express | None = None) -> Response:
+        """Answer a request, or go on where its ``express`` has come to."""
         ready = self.tier.readiness.ready
         if ready is not self.ready:
             self.let_go(ready)
         client = self.identity.client(request.peer, request.scheme, request.headers)
-        # A proxy that writes Forwarded passes on unchecked what its client wrote into the other one.
-        trusted = self.identity.header == "x-forwarded-for" and self.identity.trusts(request.peer)
-        headers = forwarded_request(request, client, trusted=trusted, pseudonym=self.pseudonym)
+        headers = self.forwarded(request, client)
         key = self.key(client, request)
         racing, task = self.racing, None
         if racing is not None and key is None and request.method in SAFE:
             task = current_task() if request.body is None and request.upgrade is None else None
         stay = NOWHERE if key is None or self.pins is None else self.pins.stay(ready, key, request.headers)
-        if self.waiting is None:
+        decision, begun, late = (None, None, False) if express is None else express.taken()
+        if decision is not None:
+            pass
+        elif self.waiting is None:
             decision = self.tier.decide(key, pin=stay.pin)
         else:
             decision = await self.waiting.decide(key, pin=stay.pin)
@@ -142,9 +153,10 @@ class Exchange:
             last, unseen = decision, False
             try:
                 if task is None or racing is None:
-                    answer = await self.attempt(decision, request, headers, since)
+                    answer = await self.attempt(decision, request, headers, since, begun=begun)
                 else:
-                    race = Race(request, headers, since, decision, task)
+                    race = Race(request, headers, since, decision, task, begun)
+                    race.late = late
                     try:
                         answer = await racing.run(race)
                     finally:
@@ -160,7 +172,7 @@ class Exchange:
                         ready, key, stay, last.replica.id, answer.headers, secure=client.scheme == "https"
                     )
                 again = answer.status in RETRIED and self.sends_on(answer, request)
-            attempts = last.attempt
+            attempts, begun, late = last.attempt, None, False
             if not again or self.tier.now() - since >= self.upstream.timeouts.total:
                 break
             decision = self.tier.retry(last, unseen=unseen)
@@ -176,15 +188,35 @@ class Exchange:
                 self.upstream.forget(origin_of(url))
         self.ready = ready
 
+    def forwarded(self, request: Request, client: Client) -> Headers:
+        """Return the header that goes on to a replica."""
+        # A proxy that writes Forwarded passes on unchecked what its client wrote into the other one.
+        trusted = self.identity.header == "x-forwarded-for" and self.identity.trusts(request.peer)
+        return forwarded_request(request, client, trusted=trusted, pseudonym=self.pseudonym)
+
+    def new_head_rest(self, headers: Sequence[tuple[bytes, bytes]], peer: str, scheme: str) -> bytes:
+        """Return all of a head but its method and its target, for a request without a body."""
+        request = Request("GET", b"/", list(headers), peer, scheme)
+        lines = self.forwarded(request, self.identity.client(peer, scheme, request.headers))
+        return b"".join([b" HTTP/1.1\r\n", *(b"%b: %b\r\n" % line for line in lines), b"\r\n"])
+
     def key(self, client: Client, request: Request) -> str | None:
         if self.affinity is None:
             return None
         return self.affinity(Facts(client.address, request.path, request.headers))
 
     async def attempt(
-        self, forward: Forward, request: Request, headers: Headers, since: float, race: Race | None = None
+        self,
+        forward: Forward,
+        request: Request,
+        headers: Headers,
+        since: float,
+        race: Race | None = None,
+        begun: Underway | None = None,
     ) -> Response:
-        """Send the request to one replica; finish the Forward here, or at the end of the body."""
+        """Send the request to one replica, where it has not ``begun``; finish the Forward here, or at the end
+        of the body.
+        """
         response: UpstreamResponse | None = None
         within = math.inf
         if request.body is None or forward.attempt > 1:
@@ -199,6 +231,7 @@ class Exchange:
                 request.body,
                 within=within,
                 tunnel=request.upgrade if request.upgrade is not None and wants_tunnel(request) else None,
+                begun=begun,
             )
             status = response.status
             if not response.whole:

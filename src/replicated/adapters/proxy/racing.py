@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ...decision import Forward
 from ...errors import UpstreamError
@@ -16,9 +16,12 @@ from ...hedging import Hedging
 from ...http.message import RETRIED, Headers, Request, Response
 from ...outcome import Outcome
 from ...tier import Tier
+from ..engine.upstream import Underway
 
-__all__ = ["Race", "Racing"]
+__all__ = ["SAFE", "Race", "Racing"]
 
+SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
+"""Methods that may be under way twice at once: of two DELETEs the one that comes second says 404."""
 STALL = 0.005
 """Seconds that the timer may be late before it is this loop, and not a replica, that is held to be slow."""
 
@@ -31,8 +34,10 @@ class Race:
         headers: As they go to a replica.
         since: The tier's clock at the request's first attempt, of which this may be a later one.
         task: Runs the first attempt.
+        underway: The first attempt, where it was sent before there was a task.
         last: The Forward to retry after, when all have failed.
         due: What the delay is counted from, by the tier's clock.
+        late: Whether it was late before there was a task.
         running: Whether the first attempt is.
         rival: The second attempt; when it joined; and whether it has made its first step.
         lost: How the first attempt ended, where the rival was faster; and how often its task had been
@@ -41,19 +46,27 @@ class Race:
 
     rival: asyncio.Task[Response] | None = None
     joined = 0.0
+    late = False
     begun = False
     running = True
     lost: Outcome | None = None
     cancelled = 0
 
     def __init__(
-        self, request: Request, headers: Headers, since: float, forward: Forward, task: asyncio.Task[Any]
+        self,
+        request: Request,
+        headers: Headers,
+        since: float,
+        forward: Forward,
+        task: asyncio.Task[Any],
+        underway: Underway | None = None,
     ) -> None:
         self.request = request
         self.headers = headers
         self.since = since
         self.first = self.last = forward
         self.task = task
+        self.underway = underway
         self.due = forward.started
 
     def outcome(self, forward: Forward, error: BaseException) -> Outcome | None:
@@ -72,7 +85,16 @@ class Race:
         return Outcome.cancelled("another replica answered first")
 
 
-Attempt: TypeAlias = Callable[[Forward, Request, Headers, float, Race], Coroutine[Any, Any, Response]]
+class Late(Protocol):
+    """An attempt that has no task yet."""
+
+    due: float
+
+    def overdue(self) -> None:
+        """Hear that it is late: a race is to be made of it."""
+
+
+Attempt: TypeAlias = Callable[..., Coroutine[Any, Any, Response]]
 
 
 class Racing:
@@ -95,9 +117,16 @@ class Racing:
         self.hedging = hedging
         self.attempt = attempt
         self.drop = drop
-        self.waiting: dict[Race, None] = {}
+        self.waiting: dict[Race | Late, None] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.wakes = 0.0  # when the timer is to, by the tier's clock
+
+    def enter(self, entrant: Race | Late) -> None:
+        """Watch a first attempt, which is the caller's to take out again."""
+        self.hedging.deposit()
+        self.waiting[entrant] = None
+        if self.timer is None:
+            self.sleep(asyncio.get_running_loop(), entrant.due, self.hedging.delay(entrant.due))
 
     async def run(self, race: Race) -> Response:
         """Return the first good answer, or else the last bad one.
@@ -105,12 +134,16 @@ class Racing:
         Raises:
             UpstreamError: No attempt came to an answer.
         """
-        self.hedging.deposit()
-        self.waiting[race] = None
-        if self.timer is None:
-            self.sleep(race.task.get_loop(), race.due, self.hedging.delay(race.due))
+        if race.late:
+            self.begin(race, now := self.tier.now())
+            if self.timer is None:
+                self.sleep(race.task.get_loop(), now, self.hedging.delay(now))
+        else:
+            self.enter(race)
         try:
-            answer = await self.attempt(race.first, race.request, race.headers, race.since, race)
+            answer = await self.attempt(
+                race.first, race.request, race.headers, race.since, race, race.underway
+            )
             if race.rival is None:
                 return answer
             if answer.status not in RETRIED:
@@ -142,7 +175,7 @@ class Racing:
         if not waiting:
             return
         race = next(iter(waiting))
-        loop = race.task.get_loop()
+        loop = asyncio.get_running_loop()
         now = self.tier.now()
         if now - self.wakes > STALL:
             # This loop was held up, and the answers may lie unread in their sockets: they are read first.
@@ -151,9 +184,10 @@ class Racing:
         late_after = self.hedging.delay(now)
         while (wait := race.due + late_after - now) <= 0:
             del waiting[race]
-            if not self.join(race, now):
-                race.due = now  # later there may be room in the budget
-                waiting[race] = None
+            if isinstance(race, Race):
+                self.begin(race, now)
+            else:
+                race.overdue()
             if not waiting:
                 return
             race = next(iter(waiting))
@@ -164,6 +198,12 @@ class Racing:
         wait = max(wait, 0.001)
         self.wakes = now + wait
         self.timer = loop.call_later(wait, self.tick)
+
+    def begin(self, race: Race, now: float) -> None:
+        """Set a second attempt against one that is late; or later, when the budget may have room."""
+        if not self.join(race, now):
+            race.due = now
+            self.waiting[race] = None
 
     def join(self, race: Race, now: float) -> bool:
         """Send the request to a second replica, if there may be one."""
