@@ -78,7 +78,7 @@ def test_fields_are_on_the_answers_that_count() -> None:
         answers = [(await call(app, kind="websocket"))[0]]
         assert answers == [{"type": "websocket.accept", "headers": []}]
         first, *rest = await call(app)
-        assert said(first) == [b'"default";r=0;t=4', b'"default";q=2;w=4']
+        assert said(first) == [b'"default";r=0;t=2', b'"default";q=2;w=4']
         assert rest == [
             {"type": "http.response.body", "body": b"hello", "more_body": True},
             {"type": "http.response.body", "body": b""},

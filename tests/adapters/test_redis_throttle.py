@@ -117,6 +117,8 @@ def test_one_arithmetic(
         assert 0 <= ours.remaining - theirs.remaining <= 1
         for theirs_lasts, ours_lasts in ((theirs.window, ours.window), (theirs.reset, ours.reset)):
             assert -1e-9 <= theirs_lasts - ours_lasts <= 2e-6
+        if theirs.remaining == ours.remaining:
+            assert -1e-9 <= theirs.more - ours.more <= 2e-6
         assert blocks == locally.stats().blocked
 
 
@@ -300,9 +302,13 @@ def test_what_is_left_comes_with_the_answer(client: Any) -> None:
     assert 7190 < told.quotas[0].reset <= 7200
     assert throttle.quotas("k")[0][:4] == told.quotas[0][:4]
     assert throttle.take("k", 4).quotas[0].remaining == 3
-    assert throttle.quotas("new") == ((("default", 5, 5 * 3600.0, 5, 0.0)),)
+    assert throttle.quotas("new") == ((("default", 5, 5 * 3600.0, 5, 0.0, 0.0)),)
     local = Throttle(1, 2, clock=ManualClock())
-    policies: list[tuple[Any, Any]] = [("open", ()), ("closed", ()), (local, (("default", 2, 2.0, 1, 1.0),))]
+    policies: list[tuple[Any, Any]] = [
+        ("open", ()),
+        ("closed", ()),
+        (local, (("default", 2, 2.0, 1, 1.0, 1.0),)),
+    ]
     for down, left in policies:
         broken: Any = RedisThrottle(Nonsense(OSError()), 1, 1, down=down, clock=ManualClock())
         assert broken.take("k").quotas == left

@@ -50,8 +50,16 @@ def test_what_remains_can_be_taken_and_no_more(
                 assert throttle.peek(each, left.remaining) == 0.0
             if left.remaining < left.burst:
                 assert throttle.peek(each, left.remaining + 1) > 0.0
-                assert left.reset > 0.0
+                assert left.reset >= left.more > 0.0
+            else:
+                assert left.more == 0.0
     for each in ("a", "b", "c"):
+        [left] = throttle.quotas(each)
+        if left.remaining < left.burst:
+            wait = throttle.peek(each, left.remaining + 1)
+            assert left.more == pytest.approx(wait, rel=0, abs=1e-9)
+            clock.advance(left.more)
+            assert throttle.quotas(each)[0].remaining > left.remaining
         [left] = throttle.quotas(each)
         clock.advance(left.reset)
         assert throttle.quotas(each)[0].remaining == left.burst
@@ -70,8 +78,8 @@ def test_each_of_several_limits_tells(takes: list[tuple[int, float]]) -> None:
             costs.take(cost)
         assert limits.quotas("a") == (ones.quota("takes"), costs.quota("cost"))
     assert limits.quotas("b") == (
-        Quota("takes", 5, 2.5, 5, 0.0),
-        Quota("cost", 8, limits.quotas("b")[1].window, 8, 0.0),
+        Quota("takes", 5, 2.5, 5, 0.0, 0.0),
+        Quota("cost", 8, limits.quotas("b")[1].window, 8, 0.0, 0.0),
     )
 
 
@@ -79,11 +87,11 @@ def test_a_quota_by_hand() -> None:
     """A bucket of 20 at 10 a second comes back in two seconds, and half of it in one."""
     clock = ManualClock()
     throttle = Throttle(10, 20, clock=clock)
-    assert throttle.quotas("a") == (Quota("default", 20, 2.0, 20, 0.0),)
+    assert throttle.quotas("a") == (Quota("default", 20, 2.0, 20, 0.0, 0.0),)
     throttle.take("a", 10)
-    assert throttle.quotas("a") == (Quota("default", 20, 2.0, 10, 1.0),)
+    assert throttle.quotas("a") == (Quota("default", 20, 2.0, 10, 1.0, 0.1),)
     clock.advance(0.55)
-    assert throttle.quotas("a")[0].remaining == 15
+    assert throttle.quotas("a") == (Quota("default", 20, 2.0, 15, 0.45, 0.05),)
 
 
 def test_nothing_remains_without_a_place() -> None:
@@ -94,10 +102,10 @@ def test_nothing_remains_without_a_place() -> None:
     several = Limits(Limit("l", 1, 2), max_keys=1, clock=clock)
     for throttle in (refusing, sharing, several):
         throttle.take("a")
-    assert refusing.quotas("b") == (Quota("default", 2, 2.0, 0, 1.0),)
-    assert several.quotas("b") == (Quota("l", 2, 2.0, 0, 1.0),)
+    assert refusing.quotas("b") == (Quota("default", 2, 2.0, 0, 1.0, 1.0),)
+    assert several.quotas("b") == (Quota("l", 2, 2.0, 0, 1.0, 1.0),)
     sharing.take("b")
-    assert sharing.quotas("c") == (Quota("default", 2, 2.0, 1, 1.0),)
+    assert sharing.quotas("c") == (Quota("default", 2, 2.0, 1, 1.0, 1.0),)
 
 
 def test_nothing_remains_to_the_blocked() -> None:
@@ -107,7 +115,7 @@ def test_nothing_remains_to_the_blocked() -> None:
     throttle.take("a")
     throttle.take("a")
     clock.advance(10)
-    assert throttle.quotas("a") == (Quota("default", 1, 1.0, 0, 50.0),)
+    assert throttle.quotas("a") == (Quota("default", 1, 1.0, 0, 50.0, 50.0),)
 
 
 def test_who_admits_and_who_tells() -> None:

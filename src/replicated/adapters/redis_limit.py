@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..throttle import Number, Quota, Told
 from ..throttle.debts import PATIENCE
 from ..throttle.gcra import Gcra, rational, seconds_for
-from ..throttle.quota import DEFAULT
+from ..throttle.quota import DEFAULT, remaining
 
 __all__ = ["SCRIPT", "Answer", "RedisLimit"]
 
@@ -212,15 +212,10 @@ class RedisLimit:
 
     def left(self, owed: int, closed: int) -> tuple[Quota, ...]:
         """Return what is left to one who owes so many ticks, and is blocked for so many microseconds."""
-        return (
-            Quota(
-                DEFAULT,
-                self.tolerance // self.unit,
-                seconds_for(self.longest * 1000),
-                0 if closed else (self.tolerance - owed) // self.unit,
-                seconds_for(max(-(-owed // self.scale), closed) * 1000),
-            ),
-        )
+        whole, missing = remaining(owed, self.unit, self.tolerance, closed > 0)
+        full, more = (seconds_for(max(-(-ticks // self.scale), closed) * 1000) for ticks in (owed, missing))
+        window = seconds_for(self.longest * 1000)
+        return (Quota(DEFAULT, self.tolerance // self.unit, window, whole, full, more),)
 
 
 class Answer(Told):

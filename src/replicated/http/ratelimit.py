@@ -25,13 +25,14 @@ def ratelimit_fields(quotas: Iterable[Quota]) -> Headers:
     """Return both fields, with a member for each limit; none where there is no limit. O(limits).
 
     A bucket is no window, so the policy is the strictest window that stays within it: a client that takes
-    ``q`` in any ``w`` seconds is never refused. Times are rounded up, and units down, to whole ones.
+    ``q`` in any ``w`` seconds is never refused. After ``t`` there is a unit more, not all of them: the draft
+    wants no Retry-After that is earlier. Times are rounded up, and units down, to whole ones.
     """
     policies, states = [], []
     for quota in quotas:
         name = '"' + UNPRINTABLE.sub("?", quota.name).replace("\\", "\\\\").replace('"', '\\"') + '"'
         policies.append(f"{name};q={min(quota.burst, MOST)};w={max(1, seconds(quota.window))}")
-        states.append(f"{name};r={min(quota.remaining, MOST)};t={seconds(quota.reset)}")
+        states.append(f"{name};r={min(quota.remaining, MOST)};t={seconds(quota.more)}")
     if not policies:
         return []
     return [

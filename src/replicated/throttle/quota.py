@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .gcra import Gcra, seconds_for
 
-__all__ = ["DEFAULT", "Quota", "Told", "quota"]
+__all__ = ["DEFAULT", "Quota", "Told", "quota", "remaining"]
 
 DEFAULT = "default"
 """What a limit is called that nobody has named."""
@@ -24,6 +24,8 @@ class Quota(NamedTuple):
         window: Seconds in which a whole burst comes back.
         remaining: Whole units that can be taken now: a take of as many is admitted, and one of more is not.
         reset: Seconds after which the whole burst can be taken, if nobody takes any meanwhile.
+        more: Seconds after which a unit more than ``remaining`` can be taken, if nobody takes any meanwhile;
+            0.0 where no more ever can.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Quota(NamedTuple):
     window: float
     remaining: int
     reset: float
+    more: float
 
 
 class Told(float):
@@ -59,10 +62,27 @@ def quota(name: str, gcra: Gcra, full: int, now: int, closed: float = 0.0) -> Qu
         closed: Seconds for which nothing is given whatever is left.
     """
     owed = min(max(full - now, 0), gcra.tolerance)
+    whole, missing = remaining(owed, gcra.unit, gcra.tolerance, closed > 0)
     return Quota(
         name,
         gcra.tolerance // gcra.unit,
         seconds_for(-(-gcra.tolerance // gcra.scale)),
-        0 if closed > 0 else (gcra.tolerance - owed) // gcra.unit,
+        whole,
         max(gcra.wait(now, owed) if owed else 0.0, closed),
+        max(gcra.wait(now, missing) if missing else 0.0, closed),
     )
+
+
+def remaining(owed: int, unit: int, tolerance: int, closed: bool) -> tuple[int, int]:
+    """Return the whole units that can be taken now, and the ticks until there is one more.
+
+    Args:
+        owed: Ticks, at most the tolerance.
+        unit: Ticks that a unit takes.
+        tolerance: Ticks that the whole burst takes.
+        closed: Whether nothing is given whatever is left.
+    """
+    free = tolerance - owed
+    whole = 0 if closed else free // unit
+    next_one = (whole + 1) * unit
+    return whole, max(next_one - free, 0) if next_one <= tolerance else 0
