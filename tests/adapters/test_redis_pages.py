@@ -614,6 +614,17 @@ def test_a_cancelled_look_up_goes_on_for_those_who_wait() -> None:
             await asked[0]
         assert not ours.cache.flights
 
+        client.open.clear()
+        alone = asyncio.ensure_future(ours.get(b"/alone"))
+        while client.asked < 2:
+            await asyncio.sleep(0)
+        alone.cancel()
+        closing = asyncio.ensure_future(ours.cache.aclose())
+        await asyncio.wait([alone])
+        client.open.set()
+        await closing
+        assert not ours.cache.pages.looks
+
     asyncio.run(asyncio.wait_for(story(), 20))
 
 

@@ -75,7 +75,9 @@ class Pages:
     def parts(self, key: str) -> tuple[Parts, ...]:
         """Return the variants of which parts are stored."""
         name = PARTS + key
-        return self.store.get(name) if name in self.store else ()  # type: ignore[return-value]
+        if name not in self.store:
+            return ()  # and no miss: the page was one already
+        return self.store.get(name)  # type: ignore[return-value]
 
     def keep_part(self, key: str, keep: Keep, body: bytes, began: int, asked: float, most: int) -> bool:
         """Store a part, or the whole page if it completes that; return whether it was.
