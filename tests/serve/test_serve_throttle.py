@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,6 +60,30 @@ def test_a_websocket_is_refused(serve: Any, backends: Any) -> None:
     assert status.startswith(b"HTTP/1.1 429")
     assert b"upgrade" not in fields
     assert fields[b"ratelimit-policy"] == b'"default";q=1;w=3600'
+
+
+def test_the_client_that_a_balancer_names_counts(serve: Any, backends: Any) -> None:
+    """With --proxy-protocol each client that a header names has its own limit, by either version."""
+    flags = ("--throttle", "1/h", "--burst", "1", "--proxy-protocol", "--trust", "127.0.0.1")
+    served = serve(*upstreams(backends), *flags)
+
+    def version_2(address: str) -> bytes:
+        """The header of a connection over IPv6, on which an IPv4 address stands mapped."""
+        ours, theirs = (socket.inet_pton(socket.AF_INET6, each) for each in (address, "::1"))
+        return b"\r\n\r\n\0\r\nQUIT\n\x21\x21" + struct.pack(">H16s16sHH", 36, ours, theirs, 4711, 80)
+
+    asked = [
+        (b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n", b"200"),
+        (version_2("::ffff:203.0.113.7"), b"429"),
+        (b"PROXY TCP4 203.0.113.8 127.0.0.1 4711 80\r\n", b"200"),
+        (version_2("2001:db8:1:2::7"), b"200"),
+        (b"PROXY TCP6 2001:db8:1:2:ffff::8 ::1 4711 80\r\n", b"429"),
+        (version_2("2001:db8:1:3::7"), b"200"),
+    ]
+    for header, expected in asked:
+        request = header + b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 6.6.6.6, 127.0.0.1\r\n\r\n"
+        status, _ = exchange(served.url, request)
+        assert status.split()[1] == expected, header
 
 
 def test_no_field_where_it_should_not_be(serve: Any, backends: Any) -> None:
