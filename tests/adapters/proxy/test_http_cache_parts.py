@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -15,6 +16,8 @@ from replicated.http.caching import HttpCacheRules
 from replicated.http.fields import find
 from replicated.http.message import Body, Request, Response
 from replicated.http.ranges import content_range, partial, spans
+from replicated.serve.options import ServeOptions
+from replicated.serve.service import Service
 from replicated.testing import ManualClock
 
 BODY = bytes(range(256)) * 40
@@ -468,6 +471,45 @@ def test_parts_are_for_whom_the_rules_let_have_them() -> None:
         await shop.get("0-99")
         assert (await shop.get("0-99"))[2] == "hit"
         assert (await shop.get("0-99", cookie="a=b"))[2] == "fwd=uri-miss"
+
+    run(story)
+
+
+def test_parts_through_a_whole_tier(scripted: Any) -> None:
+    """Parts that stream over loopback, longer than is held back, are kept as the short ones are."""
+    body = BODY * 40
+
+    async def play(peer: Any) -> None:
+        while head := await peer.head():
+            wanted = re.search(rb"range: bytes=(\d+)-(\d+)", head)
+            assert wanted is not None
+            first, last = map(int, wanted.groups())
+            await peer.send(
+                b'HTTP/1.1 206 Partial Content\r\ncache-control: max-age=60\r\netag: "a"\r\n'
+                b"content-range: bytes %d-%d/%d\r\ncontent-length: %d\r\n\r\n"
+                % (first, last, len(body), last + 1 - first),
+                body[first : last + 1],
+            )
+
+    async def story() -> None:
+        half = len(body) // 2
+        async with scripted(play) as replica:
+            asked = ServeOptions((replica.replica(),), cache=2**23)
+            async with Service(asked) as service:
+
+                async def get(*wanted: tuple[bytes, bytes]) -> tuple[int, bytes]:
+                    request = Request("GET", b"/", [(b"host", b"h"), *wanted], "127.0.0.1")
+                    response = await service.handler(request)
+                    try:
+                        return response.status, await read(response.body)
+                    finally:
+                        await response.close()
+
+                for _ in range(2):
+                    for first, last in ((0, half - 1), (half, len(body) - 1)):
+                        got = await get((b"range", b"bytes=%d-%d" % (first, last)))
+                        assert got == (206, body[first : last + 1])
+                assert await get() == (200, body)  # which the replica would not have answered
 
     run(story)
 
