@@ -7,6 +7,7 @@ import math
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from typing import Any
 from unittest.mock import Mock
@@ -471,14 +472,14 @@ def test_which_clients_are_passed_by(shared_redis: Any, client: Any, monkeypatch
         assert throttle.stats().failures == 0
         other.close()
     assert pool_of(old) is pool_of(None) is None
-    assert pool_of(client) is client.connection_pool
+    assert pool_of(client) is (client.connection_pool if redis.VERSION >= (5, 3) else None)
     with monkeypatch.context() as patch:
         patch.setattr(redis.Redis, "execute_command", Mock())
         assert pool_of(client) is None
 
     async def later() -> None:
         async with shared_redis.client(later=True) as plain:
-            assert pool_of(plain) is plain.connection_pool
+            assert pool_of(plain) is (plain.connection_pool if redis.VERSION >= (5, 3) else None)
             plain.single_connection_client = True
             throttle = AsyncRedisThrottle(plain, SLOW, 2, deadline=5)
             client.delete("throttle:k")
@@ -486,6 +487,16 @@ def test_which_clients_are_passed_by(shared_redis: Any, client: Any, monkeypatch
             assert throttle.stats().failures == 0
 
     asyncio.run(later())
+
+
+def test_retries_of_every_client() -> None:
+    """Clients that retry are refused also where the number is not public, as in redis-py 5 and valkey-py."""
+    for retries in (0, 1):
+        client = Mock(
+            connection_pool=Mock(connection_kwargs={"retry": Mock(spec=["_retries"], _retries=retries)})
+        )
+        with pytest.raises(ValueError, match="retry") if retries else nullcontext():
+            RedisThrottle(client, 1, 1)
 
 
 def test_bad_input(shared_redis: Any, client: Any) -> None:

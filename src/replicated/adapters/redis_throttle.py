@@ -185,7 +185,9 @@ def _without_retries(client: Any) -> dict[str, Any]:
     elif hasattr(client, "get_connection_kwargs"):  # of a cluster
         made_with = client.get_connection_kwargs()
     retry = made_with.get("retry") or getattr(client, "retry", None)
-    if retry is not None and retry.get_retries() > 0:
+    # Before redis-py 6, and in valkey-py, the number is not public.
+    times = getattr(retry, "get_retries", lambda: getattr(retry, "_retries", 0))
+    if times() > 0:
         # A retried take counts twice where the first one's answer was lost, and takes a multiple of the time.
         raise ValueError("client must not retry: make it with retry=Retry(NoBackoff(), 0)")
     return made_with
