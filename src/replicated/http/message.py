@@ -42,6 +42,8 @@ class Request:
             switch to: a handler that passes this on answers 101, with what comes back as the body. None
             where nothing can be switched; an Upgrade field is then ignored (RFC 9110, 7.8).
         short: Whether its header is so short that what is worked out from it may be remembered.
+        interim: Called with the status and the header of an answer that is none yet, such as 103 Early Hints,
+            as often as one comes; a proxy passes them on (RFC 9110, 15.2). None where nobody can be told.
     """
 
     method: str
@@ -53,6 +55,7 @@ class Request:
     context: object = None
     upgrade: AsyncIterator[bytes] | None = None
     short: bool = False
+    interim: Callable[[int, Headers], None] | None = None
 
     @property
     def path(self) -> str:

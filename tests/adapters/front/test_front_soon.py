@@ -533,3 +533,71 @@ def test_the_log_hears_of_each(behind: Any, answers: Any, run: Any) -> None:
             assert (event.replica, event.whole) == ("0", True)
 
     run(story)
+
+
+HINT = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nconnection: close\r\ncontent-length: 7\r\n\r\n"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
+def test_interim_answers_pass(behind: Any, run: Any, method: bytes, together: bool) -> None:
+    """In order, without what belongs to the replica's connection; 100 Continue does not."""
+
+    async def play(peer: Any) -> None:
+        turn = 0
+        while await peer.request():
+            pieces = [b"HTTP/1.1 100 Continue\r\n\r\n", HINT, b"HTTP/1.1 102 \r\n\r\n", OK] if turn else [OK]
+            await peer.send(*([b"".join(pieces)] if together else pieces))
+            turn += 1
+
+    async def story() -> None:
+        async with behind(play) as (world, tier), world.client() as client:
+            await tier.warm(client)
+            body = b"Content-Length: 2\r\n\r\nhi" if method == b"POST" else b"\r\n"
+            client.send(method + b" / HTTP/1.1\r\nHost: h\r\n" + body)
+            assert await client.head() == b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n"
+            assert await client.head() == b"HTTP/1.1 102 Processing\r\n\r\n"
+            assert (await client.answer())[2] == b"ok"
+
+    run(story)
+
+
+def test_an_interim_answer_that_comes_late(fronting: Any, run: Any) -> None:
+    """It is dropped once the answer has begun, be it that of the next request."""
+    tell: list[Any] = []
+
+    async def handler(request: Request) -> Response:
+        tell.append(request.interim)
+        if len(tell) == 2:
+            tell[0](103, [(b"link", b"old")])
+            tell[1](103, [(b"link", b"new")])
+        return Response(200, [(b"content-length", b"2")], b"ok")
+
+    async def story() -> None:
+        async with fronting(handler) as world, world.client() as client:
+            client.send(GET % b"one")
+            assert (await client.answer())[2] == b"ok"
+            tell[0](103, [])
+            client.send(GET % b"two")
+            assert await client.head() == b"HTTP/1.1 103 Early Hints\r\nlink: new\r\n\r\n"
+            assert (await client.answer())[2] == b"ok"
+            tell[1](103, [])
+            client.half_close()
+            assert await client.rest() == b""
+
+    run(story)
+
+
+def test_a_client_of_http_1_0_is_told_nothing_before_its_answer(behind: Any, run: Any) -> None:
+    """It would take the interim answer for its own."""
+
+    async def play(peer: Any) -> None:
+        while await peer.request():
+            await peer.send(HINT, OK)
+
+    async def story() -> None:
+        async with behind(play) as (world, _), world.client() as client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            assert (await client.answer())[0] == 200
+
+    run(story)

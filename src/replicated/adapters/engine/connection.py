@@ -24,7 +24,6 @@ HIGH_WATER = 256 * 1024
 socket (256 KiB in asyncio and uvloop) may lie on top."""
 MOST_HEADER_BYTES = 64 * 1024
 """Bytes without a byte of a body among them: a header, interim responses, chunk extensions, trailers."""
-
 PROTOCOL_ERROR = "http_protocol_error"
 END = b"\r\n\r\n"
 HEADS = ResponseHeadReader()
@@ -39,6 +38,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         response: The final head, once it is there.
+        interim: Told of each interim response, where it is set after ``send``.
         told: Where it is set before ``send``, nobody waits for the head, and this is called instead, once:
             when the response is whole, or its head is there and the rest is to be read, or the exchange has
             failed (``error`` says how), by an ``abort`` too. It is forgotten first, and may send again.
@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         "deadline",
         "error",
         "idle_since",
+        "interim",
         "keep_alive",
         "left",
         "loop",
@@ -93,6 +94,7 @@ class Connection(asyncio.Protocol):
         """Forget the last exchange."""
         self.method = method
         self.may_switch = False
+        self.interim: Callable[[int, Headers], None] | None = None
         self.response: ResponseHead | None = None
         self.status = 0  # until the final head is there
         self.complete = False
@@ -353,6 +355,8 @@ class Connection(asyncio.Protocol):
                 break
             if status == 101:
                 raise ValueError("it switched protocols, which nobody asked for")
+            if self.interim is not None and status != 100:  # which was for us
+                self.interim(status, head.headers)
         self.response = head
         self.status = status
         length = head.length

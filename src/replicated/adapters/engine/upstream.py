@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -215,6 +215,7 @@ class Upstream:
         within: float = math.inf,
         tunnel: AsyncIterator[bytes] | None = None,
         begun: Underway | None = None,
+        interim: Callable[[int, Headers], None] | None = None,
     ) -> UpstreamResponse:
         """Send a request and wait for the head of its response.
 
@@ -232,6 +233,7 @@ class Upstream:
             tunnel: What goes to the replica once it has answered 101, which it may where this is given. From
                 then on the response's body is what comes back.
             begun: The same request, already sent.
+            interim: Told of each interim response but 100 Continue.
 
         Raises:
             UpstreamUnreachable: No connection came about; the replica saw nothing, ``body`` is untouched.
@@ -258,7 +260,7 @@ class Upstream:
                     if begun is not None:
                         return await self.resume(connection, pool, within)
                     return await self.exchange(
-                        connection, pool, method, target, headers, body, within, tunnel
+                        connection, pool, method, target, headers, body, within, tunnel, interim
                     )
                 except UpstreamBroken:
                     if connection.unread or body is not None or method not in REPEATABLE:
@@ -269,7 +271,9 @@ class Upstream:
                 within = max(0.001, until - connection.loop.time())
             else:
                 connection = await self.connect(origin)
-            return await self.exchange(connection, pool, method, target, headers, body, within, tunnel)
+            return await self.exchange(
+                connection, pool, method, target, headers, body, within, tunnel, interim
+            )
         except BaseException as error:
             pool.busy -= 1
             if isinstance(error, UpstreamExhausted):
@@ -325,6 +329,7 @@ class Upstream:
         body: AsyncIterator[bytes] | None,
         within: float,
         tunnel: AsyncIterator[bytes] | None,
+        interim: Callable[[int, Headers], None] | None,
     ) -> UpstreamResponse:
         """Carry one request over a connection that is ours until the response is closed."""
         upload: asyncio.Task[None] | None = None
@@ -334,6 +339,7 @@ class Upstream:
             first_byte = within
         try:
             connection.send(method, target, headers, first_byte, may_switch=tunnel is not None)
+            connection.interim = interim
             if body is not None:
                 chunked = find(headers, b"content-length") is None
                 upload = asyncio.ensure_future(connection.upload(body, chunked=chunked))

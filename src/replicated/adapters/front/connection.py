@@ -48,6 +48,7 @@ class FrontConnection(asyncio.Protocol):
         tls: Whether it is encrypted.
 
     Attributes:
+        answerable: Whether the answer to the last request has not begun.
         arriving: What the request being answered still sends.
         handling: Whether a request is being answered.
         ended: Whether the client has closed its half.
@@ -60,6 +61,7 @@ class FrontConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "answerable",
         "arriving",
         "asked",
         "deadline",
@@ -104,6 +106,7 @@ class FrontConnection(asyncio.Protocol):
         self.pending = b""  # what has come and was not read yet
         self.paused = False  # because of what is pending
         self.handling = False
+        self.answerable = False
         self.stalled = False  # by a client that does not read, without a task
         self.ended = False
         self.leaving = False

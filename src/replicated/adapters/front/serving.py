@@ -18,6 +18,7 @@ from ..proxy.gatekeeper import ClientGone
 from .access_log import Access
 from .answer import Answer, Contradiction, answer_of, plain
 from .body import Arriving, Refused
+from .interim import interim_to
 from .soon import Asked, ask, log
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def request_of(connection: FrontConnection, head: Head) -> Request:
     # The header is remembered, and a handler may change its own.
     headers = fields.headers.copy()
     peer, scheme = connection.peer, connection.scheme
-    return Request(method, target, headers, peer, scheme, arriving, None, upgrade, fields.short)
+    tell = interim_to(connection)
+    interim = tell if minor else None  # which HTTP/1.0 does not know
+    return Request(method, target, headers, peer, scheme, arriving, None, upgrade, fields.short, interim)
 
 
 async def answer(connection: FrontConnection, asked: Asked) -> bool:
@@ -117,6 +120,7 @@ async def answer(connection: FrontConnection, asked: Asked) -> bool:
         if sent is not None and response.close is nothing:
             if connection.transport.is_closing():
                 raise ClientGone("the client went away")
+            connection.answerable = False
             connection.transport.write(sent)
             connection.written += len(sent)
             if connection.drained is not None:
@@ -168,6 +172,7 @@ async def send(
         raise ClientGone("the client went away")
     if front.log is not None:
         connection.said = (framed.status, response.served_by)
+    connection.answerable = False
     connection.transport.write(framed.head)
     connection.written += len(framed.head)
     if framed.stream:

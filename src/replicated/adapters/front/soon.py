@@ -16,6 +16,7 @@ from ...http.message import Request, Response, nothing
 from ..proxy.express import Express, Whole
 from .access_log import Access
 from .answer import Contradiction, plain
+from .interim import interim_to
 
 if TYPE_CHECKING:
     from .connection import FrontConnection
@@ -46,7 +47,6 @@ def may_be_soon(head: Head) -> bool:
 def ask(connection: FrontConnection, head: Head, request: Request) -> Asked:
     """Ask the handler."""
     front = connection.front
-    connection.served += 1
     began = 0.0 if front.log is None else front.loop.time()
     answering: Awaitable[Response]
     try:
@@ -63,7 +63,10 @@ def answer_soon(connection: FrontConnection, head: Head) -> Asked | None:
     # The header is remembered, and a handler may change its own.
     headers = fields.headers.copy()
     peer, scheme = connection.peer, connection.scheme
-    request = Request(head.method, head.target, headers, peer, scheme, None, None, None, fields.short)
+    interim = interim_to(connection)
+    request = Request(
+        head.method, head.target, headers, peer, scheme, None, None, None, fields.short, interim
+    )
     asked = ask(connection, head, request)
     answering = asked.answering
     if isinstance(answering, Express):
@@ -99,6 +102,7 @@ def write(
     front = connection.front
     if connection.transport.is_closing():
         return  # and the connection is about to hear of that
+    connection.answerable = False
     connection.transport.write(sent)
     connection.written += len(sent)
     if front.log is not None:

@@ -232,6 +232,7 @@ class Exchange:
                 within=within,
                 tunnel=request.upgrade if request.upgrade is not None and wants_tunnel(request) else None,
                 begun=begun,
+                interim=request.interim,
             )
             status = response.status
             if not response.whole:

@@ -126,6 +126,7 @@ class Express:
         if underway is None:
             return False
         underway.connection.told = self.heard
+        underway.connection.interim = request.interim
         racing = exchange.racing
         if racing is not None and key is None and method in SAFE:
             self.due = forward.started
