@@ -13,11 +13,12 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from .balance import PowerOfTwo, Strategy, as_strategy
+from .balance.load import tally
 from .balance.strategy import is_faithful, is_untimed
 from .clock import Clock, monotonic
 from .decision import Decision, Forward, Hit, Refuse, Unavailable, new_tuple
 from .errors import AlreadyFinished, StrategyError, UnknownReplica
-from .lease import Lease
+from .lease import Lease, Throttled, Way, WayBack
 from .outcome import Outcome
 from .pins import Pin
 from .readiness import ReadinessTracker, ReadySet, State
@@ -70,7 +71,7 @@ class Tier:
         self.readiness = ReadinessTracker(clock=clock) if readiness is None else readiness
         self.throttle = throttle
         self.cache: Final = cache
-        self.retries = RetryBudget() if retries is None else retries
+        self.retries: Final = RetryBudget() if retries is None else retries
         self.max_attempts = max_attempts
         self._clock = clock
         # Looked up once: on the way of every request each costs what a clock costs to read. For the same
@@ -79,10 +80,16 @@ class Tier:
         self._started: Callable[[Replica], None] = self.strategy.started
         self._finished: Callable[[Replica, Outcome], None] = self.strategy.finished
         self._one_clock = cache is not None and cache.clock is clock
-        self._untimed = is_untimed(self._finished) and self.readiness.outliers is None
         # Adding to and removing from a set of identities are single steps of the interpreter, so a Forward
         # is finished once whatever the threads do, without a lock.
         self._open: set[Forward | Lease] = set()
+        self._untimed = is_untimed(self._finished) and self.readiness.outliers is None
+        counts = tally(self.strategy)
+        if counts is not None:
+            self.readiness.watch(counts.forget)
+        self._way: Way = (self.readiness, clock, self.retries, self._choose, counts, self._open.add)
+        alone = counts if self._untimed else None
+        self._way_back: WayBack = (self._open.remove, alone, self.readiness.leaving)
         self.readiness.watch(self.in_flight_of)
         known = self.readiness.members
         new = [replica for replica in replicas if replica not in known]
@@ -231,11 +238,10 @@ class Tier:
         self, key: str | bytes | None = None, *, throttle_key: Hashable = None, cost: float = 1
     ) -> Lease:
         """Borrow a replica for the length of a ``with`` block, which gives it back whatever happens."""
-        lease = Lease()  # filled from here, since an __init__ would be one more frame of Python
+        # Filled from here, since an __init__ would be one more frame of Python.
+        lease = Lease() if throttle_key is None else Throttled(throttle_key, cost)
         lease._tier = self
         lease._key = key
-        lease._throttle_key = throttle_key
-        lease._cost = cost
         return lease
 
     def finish(self, forward: Forward, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicated.balance import InFlight, PeakEwma, PowerOfTwo
+from replicated.balance import InFlight, PeakEwma, PowerOfTwo, Summed
 from replicated.errors import AlreadyFinished
 from replicated.outcome import Outcome, Verdict
 from replicated.readiness import ReadySet
@@ -20,7 +20,7 @@ from replicated.testing import ManualClock
 A, B = Replica("a"), Replica("b")
 
 
-@pytest.mark.parametrize("make", [InFlight, lambda: PeakEwma(clock=ManualClock())])
+@pytest.mark.parametrize("make", [InFlight, Summed, lambda: PeakEwma(clock=ManualClock())])
 def test_more_ends_than_starts(make):
     """Finishing what was not started is an error by name, and changes nothing."""
     load = make()
@@ -34,9 +34,10 @@ def test_more_ends_than_starts(make):
     assert load.of("a") == before
 
 
-def test_in_flight_is_conserved_over_threads():
+@pytest.mark.parametrize("make", [InFlight, Summed])
+def test_in_flight_is_conserved_over_threads(make):
     """Whatever threads start and finish, nothing is lost and nothing goes below zero."""
-    load = InFlight()
+    load = make()
     replicas = [Replica(str(i)) for i in range(5)]
 
     def work(seed):
@@ -61,7 +62,7 @@ def test_in_flight_is_conserved_over_threads():
 
 def test_names_long_gone_are_forgotten():
     """Counts of replicas that came and went do not pile up; those with requests in flight stay."""
-    load = InFlight()
+    load = Summed()
     load.started(A)
     for i in range(5000):
         replica = Replica(f"r{i}")
@@ -70,7 +71,7 @@ def test_names_long_gone_are_forgotten():
     assert len(load._counts) <= 1025
     assert load.of("a") == 1
     assert load.of("never heard of") == 0
-    assert repr(load) == "<InFlight 1 on 1 replicas>"
+    assert repr(load) == "<Summed 1 on 1 replicas>"
 
 
 def test_latencies_of_the_long_gone_are_forgotten():

@@ -6,9 +6,19 @@ import dis
 
 import pytest
 
-from replicated.balance import InFlight, LeastLoaded, PeakEwma, PowerOfTwo, RandomChoice, RingHash, RoundRobin
-from replicated.balance.load import Counts
+from replicated.balance import (
+    Capped,
+    InFlight,
+    LeastLoaded,
+    PeakEwma,
+    PowerOfTwo,
+    RandomChoice,
+    RingHash,
+    RoundRobin,
+)
+from replicated.balance.load import Counts, Summed, tally
 from replicated.balance.strategy import as_strategy, is_untimed, untimed
+from replicated.lease import Lease
 from replicated.outcome import Outcome
 from replicated.replica import Replica
 from replicated.throttle.atomic import ATOMIC
@@ -17,12 +27,23 @@ LETS_IN = ("CALL", "PRECALL", "JUMP_BACKWARD", "RESUME", "FOR_ITER", "SEND", "YI
 
 
 @pytest.mark.skipif(not ATOMIC, reason="this interpreter takes the lock")
-@pytest.mark.parametrize("method", [InFlight.started, InFlight.finished, InFlight._sweep])
-def test_nothing_comes_between(method):
+@pytest.mark.parametrize(
+    ("method", "count"),
+    [
+        (InFlight.started, 1),
+        (InFlight.finished, 1),
+        (Summed.started, 2),
+        (Summed.finished, 1),
+        (Counts.forget, 1),
+        (Lease.__enter__, 1),
+        (Lease.__exit__, 1),
+    ],
+)
+def test_nothing_comes_between(method, count):
     """From the reading of a count to its writing no instruction lets another thread in."""
     since_read, writes = [], 0
     for instruction in dis.get_instructions(method):
-        name, shared = instruction.opname, instruction.argval == "total"
+        name, shared = instruction.opname, instruction.argval == "_total"
         subscript = name == "BINARY_OP" and instruction.argrepr == "[]"
         if name.startswith("BINARY_SUBSCR") or subscript or (name.startswith("LOAD_ATTR") and shared):
             since_read = []
@@ -31,7 +52,7 @@ def test_nothing_comes_between(method):
             writes += 1
         elif name.startswith(LETS_IN):
             since_read.append(name)
-    assert writes == (1 if method is InFlight._sweep else 2)
+    assert writes == count
 
 
 def test_a_count_that_is_missing_runs_no_python():
@@ -40,6 +61,34 @@ def test_a_count_that_is_missing_runs_no_python():
     counts = Counts()
     assert counts["nobody"] == 0
     assert "nobody" not in counts
+
+
+def test_who_may_be_counted_for():
+    """Counts are given away where one plain count is all that hears, and nowhere else."""
+
+    class Listening(PowerOfTwo):
+        def started(self, replica):
+            super().started(replica)
+
+    class Counting(InFlight):
+        pass
+
+    load = InFlight()
+    for strategy in (PowerOfTwo(load), LeastLoaded(load), RingHash(None, load=load), RingHash(load=load)):
+        found = tally(strategy)
+        assert found is not None
+        found["a"] += 1
+    assert load.of("a") == load.total == 4
+    others = [PowerOfTwo(PeakEwma()), PowerOfTwo(Counting()), Listening(), RoundRobin(), Capped(1)]
+    others += [RingHash(), RingHash(None, fallback=RoundRobin()), as_strategy(min_by_id)]
+    assert all(tally(strategy) is None for strategy in others)
+
+
+def test_who_leaves_is_forgotten():
+    """A replica that leaves is forgotten when nothing is in flight there, and not before."""
+    counts = Counts(idle=0, busy=1)
+    assert [counts.forget(name) for name in ("idle", "busy", "stranger")] == [0, 0, 0]
+    assert counts == {"busy": 1}
 
 
 def test_who_looks_at_latencies():

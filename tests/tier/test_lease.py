@@ -18,10 +18,12 @@ from replicated import (
     PowerOfTwo,
     ReadinessTracker,
     Replica,
+    RingHash,
+    RoundRobin,
     State,
     Tier,
 )
-from replicated.testing import ManualClock
+from replicated.testing import ManualClock, RecordingStrategy
 
 AB = [Replica("a"), Replica("b")]
 
@@ -136,3 +138,52 @@ def test_time_passes_for_who_leases():
     assert "a" not in tracker.ready.by_id
     with tier.lease():
         assert "a" in tracker.ready.by_id
+
+
+@pytest.mark.parametrize("strategy", [PowerOfTwo, LeastLoaded, lambda load: RingHash(None, load=load)])
+def test_a_load_counts_what_is_leased(strategy):
+    """A lease is in flight for the strategy's load from its beginning to its end, whatever that is."""
+    load = InFlight()
+    tier = Tier(AB[:1], strategy=strategy(load))
+    for end in (
+        lambda lease: None,
+        lambda lease: lease.finish(Outcome.failure()),
+        lambda lease: lease.forward,
+    ):
+        with tier.lease("key") as lease:
+            assert load.of("a") == tier.in_flight_of("a") == 1
+            end(lease)
+        assert load.of("a") == tier.in_flight_of("a") == 0
+    for error in (OSError("reset"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), tier.lease():
+            raise error
+        assert load.of("a") == 0
+
+
+def test_who_leases_piles_up_no_names():
+    """The counts of replicas that came and went under leases do not pile up."""
+    load = InFlight()
+    tier = Tier(strategy=PowerOfTwo(load))
+    for i in range(200):
+        tier.readiness.replace([Replica(f"r{i}")])
+        with tier.lease():
+            if i % 2:
+                tier.readiness.replace([])
+    assert len(load._counts) <= 1
+
+
+@pytest.mark.parametrize("outliers", [None, OutlierDetector()])
+@pytest.mark.parametrize("make", [PowerOfTwo, RoundRobin, RecordingStrategy])
+def test_who_leaves_waits_for_the_lease(make, outliers):
+    """A replica that is removed under a lease leaves with its end, whatever its strategy hears."""
+    strategy, clock = make(), ManualClock()
+    tracker = ReadinessTracker(outliers=outliers, clock=clock)
+    tier = Tier(AB, strategy=strategy, readiness=tracker, clock=clock)
+    with tier.lease() as lease:
+        tracker.remove(lease.replica)
+        assert tracker.leaving
+        assert tier.in_flight == 1
+    assert not tracker.leaving
+    if isinstance(strategy, RecordingStrategy):
+        assert strategy.starts == [lease.replica.id]
+        assert strategy.in_flight == {}

@@ -3,7 +3,7 @@
 from .capped import Capped
 from .homes import Homes
 from .least_loaded import LeastLoaded
-from .load import InFlight, Load
+from .load import InFlight, Load, Summed
 from .peak_ewma import PeakEwma
 from .power_of_two import PowerOfTwo
 from .prefer_zone import PreferZone
@@ -29,5 +29,6 @@ __all__ = [
     "RoundRobin",
     "Strategy",
     "Subset",
+    "Summed",
     "as_strategy",
 ]

@@ -12,10 +12,10 @@ from typing import Protocol
 from ..errors import AlreadyFinished
 from ..outcome import Outcome
 from ..replica import Replica
-from ..throttle.atomic import one_step
-from .strategy import untimed
+from ..throttle.atomic import ATOMIC, one_step
+from .strategy import Strategy, untimed
 
-__all__ = ["HEARS", "InFlight", "Load", "listen"]
+__all__ = ["HEARS", "InFlight", "Load", "Summed", "listen", "tally"]
 
 HEARS = ("started", "finished")
 """What a strategy hears, as slots that `listen` fills."""
@@ -59,36 +59,53 @@ class Counts(dict[str, int]):
     __slots__ = ()
 
     # How often an id is in an empty tuple: 0, said by a builtin. A method would cost a frame whenever a pick
-    # looks at an idle replica, and would let another thread in where InFlight must not.
+    # looks at an idle replica, and would let another thread in where a count must not.
     __missing__: Callable[[str], int] = ().count
+
+    def forget(self, replica_id: str) -> int:
+        """Forget a replica that leaves, unless something is in flight there. 0: that is for others to say."""
+        if replica_id in self and not self[replica_id]:
+            del self[replica_id]
+        return 0
+
+
+def tally(strategy: Strategy) -> Counts | None:
+    """Return the counts that are all that hears what ``strategy`` hears; None where anything else does.
+
+    Who starts and finishes so often that two calls a request are too dear may count there in their place, by
+    one step of the interpreter each, and lets them ``forget`` who leaves.
+    """
+    load = getattr(strategy.started, "__self__", None)
+    if not ATOMIC or type(load) is not InFlight:  # a subclass may do more than count
+        return None
+    hears = (strategy.started, strategy.finished)
+    return load._counts if hears == (load.started, load.finished) else None
 
 
 class InFlight:
-    """The number of requests in flight on each replica, as seen from here.
-
-    Attributes:
-        total: All that is in flight, wherever it is.
-    """
+    """The number of requests in flight on each replica, as seen from here."""
 
     # Reading a count and writing it are one step here, without a lock (see `one_step`): a lock would be
     # a third of what starting and finishing a request cost. So nothing may be called in between.
 
-    __slots__ = ("_counts", "_lock", "_roomy", "of", "total")
+    __slots__ = ("_counts", "_lock", "_roomy", "of")
 
     def __init__(self) -> None:
         self._counts = Counts()
         self._lock = threading.RLock()  # taken only by interpreters on which the above does not hold
         self._roomy = 1024
-        self.total = 0
         # A builtin bound to the dict: reading a load costs no Python frame, and two are read a pick.
         self.of = self._counts.__getitem__
+
+    @property
+    def total(self) -> int:
+        """All that is in flight, wherever it is. O(n)."""
+        return sum(self._counts.copy().values())
 
     @one_step
     def started(self, replica: Replica) -> None:
         """Count one more on ``replica``."""
-        counts, id = self._counts, replica.id
-        counts[id] = counts[id] + 1
-        self.total += 1
+        self._counts[replica.id] += 1
 
     @one_step
     @untimed
@@ -97,7 +114,6 @@ class InFlight:
         counts, id = self._counts, replica.id
         if count := counts[id]:
             counts[id] = count - 1
-            self.total -= 1
             if len(counts) > self._roomy:
                 self._sweep()
         else:
@@ -108,10 +124,37 @@ class InFlight:
         # pile up.
         counts = self._counts
         for id in list(counts):
-            if id in counts and not counts[id]:  # another thread may sweep as well
-                del counts[id]
+            counts.forget(id)
         self._roomy = max(1024, 2 * len(counts))
 
     def __repr__(self) -> str:
         busy = {id: count for id, count in self._counts.copy().items() if count}
-        return f"<InFlight {self.total} on {len(busy)} replicas>"
+        return f"<{type(self).__name__} {sum(busy.values())} on {len(busy)} replicas>"
+
+
+class Summed(InFlight):
+    """The same with a total that is kept, for who asks for it with every pick."""
+
+    __slots__ = ("_total",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """All that is in flight, wherever it is. O(1)."""
+        return self._total
+
+    @one_step
+    def started(self, replica: Replica) -> None:
+        """Count one more on ``replica``."""
+        self._counts[replica.id] += 1
+        self._total += 1
+
+    @one_step
+    @untimed
+    def finished(self, replica: Replica, outcome: Outcome) -> None:
+        """Count one less. AlreadyFinished when none is in flight there."""
+        super().finished(replica, outcome)
+        self._total -= 1

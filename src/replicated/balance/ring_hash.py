@@ -19,7 +19,7 @@ from ..readiness.arguments import count
 from ..replica import Replica
 from ..ring import HashRing
 from .key_fraction import key_fraction
-from .load import HEARS, InFlight, listen
+from .load import HEARS, InFlight, Summed, listen
 from .power_of_two import PowerOfTwo
 from .strategy import Key, Strategy
 
@@ -75,7 +75,8 @@ class RingHash:
         fallback: Who picks without a key; ``PowerOfTwo`` over the same counts when left out. Never the table.
         make_table: Builds the table from a mapping of id to weight, such as ``Maglev`` or
             ``functools.partial(HashRing, vnodes=512)``.
-        load: What is in flight, to share the counts with another strategy.
+        load: What is in flight, to share the counts with another strategy. A plain ``InFlight`` sums them up
+            for a pick under a bound, in O(n); a ``Summed`` one keeps the sum, as what is made here does.
 
     Raises:
         ValueError: ``bound`` is not above 1, or ``slack`` is negative.
@@ -111,7 +112,9 @@ class RingHash:
         count("slack", slack, least=0)
         self.bound = bound
         self.slack = slack
-        self.load = InFlight() if load is None else load
+        if load is None:
+            load = InFlight() if bound is None else Summed()
+        self.load = load
         self._of = self.load.of
         self.fallback: Strategy = PowerOfTwo(self.load) if fallback is None else fallback
         listen(RingHash, self, self.load if fallback is None else Both(self.load, fallback))
