@@ -19,7 +19,6 @@ from pathlib import Path
 KNOWN = {
     "headers-store-Set-Cookie": "a response that sets a cookie is one user's: it is never stored",
     "headers-store-Transfer-Encoding": "length and transfer coding at once: the end is in doubt, hence a 502",
-    "interim-not-cached": "interim responses of replicas are not passed on",
 }
 KINDS = """
 import tests from %s
