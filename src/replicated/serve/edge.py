@@ -72,6 +72,7 @@ class Listening:
             tls=None if self.shelf is None else self.shelf.context,
             balancers=service.identity if service.options.proxy_protocol else None,
             log=access_log(options),
+            identity=service.identity,
         )
         try:
             where = self.add(front, options.listen, "http" if self.shelf is None else "https")

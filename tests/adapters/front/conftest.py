@@ -130,6 +130,7 @@ async def fronting(
     tls: Any = None,
     balancers: Any = None,
     log: Any = None,
+    identity: Any = None,
     **limits: Any,
 ) -> AsyncIterator[World]:
     """Serve ``handler`` with limits that are small where a test says so."""
@@ -137,7 +138,9 @@ async def fronting(
         from replicated.http.framing import Limits
 
         limits["request"] = Limits(**sizes)
-    front = Front(handler, limits=FrontLimits(**limits), tls=tls, balancers=balancers, log=log)
+    front = Front(
+        handler, limits=FrontLimits(**limits), tls=tls, balancers=balancers, log=log, identity=identity
+    )
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     world = World(front, listener.getsockname()[1])
     loop = asyncio.get_running_loop()

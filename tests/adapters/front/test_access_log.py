@@ -7,9 +7,13 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
 
 from replicated.adapters.front.access_log import Access, json_lines
 from replicated.adapters.front.front import Front
+from replicated.http.identity import Identity
 from replicated.http.message import Request, Response
 
 
@@ -55,7 +59,8 @@ def test_each_request_is_told_once() -> None:
         return told
 
     told = asyncio.run(asyncio.wait_for(story(), 10))
-    assert [(*access[:4], access.replica, access.whole) for access in told] == [
+    assert {access.client for access in told} == {"127.0.0.1"}
+    assert [(access.peer, *access[2:5], access.replica, access.whole) for access in told] == [
         ("127.0.0.1", "GET", "/a?b=%20", 203, "a", True),
         ("127.0.0.1", "GET", "/broken", 200, "", False),
         ("127.0.0.1", "", "", 400, "", True),
@@ -68,13 +73,14 @@ def test_a_line_is_json() -> None:
     """Whatever a client has sent, an event is one line, and reads back."""
     lines: list[str] = []
     log = json_lines(lines.append, lambda: 1700000000.12345)
-    log(Access("::1", "GET", '/"\n\x80', 200, 12, 0.0012345678, "a", True))
+    log(Access("::1", "2001:db8::1", "GET", '/"\n\x80', 200, 12, 0.0012345678, "a", True))
     (line,) = lines
     assert line.endswith("}\n")
     assert line.count("\n") == 1
     assert json.loads(line) == {
         "time": 1700000000.123,
         "peer": "::1",
+        "client": "2001:db8::1",
         "method": "GET",
         "target": '/"\n\x80',
         "status": 200,
@@ -83,3 +89,27 @@ def test_a_line_is_json() -> None:
         "replica": "a",
         "whole": True,
     }
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("kind", ["at once", "later", "refused"])
+def test_who_the_client_is(fronting: Any, run: Any, trusted: bool, kind: str) -> None:
+    """What a trusted peer says of its client is in the log beside it, and what a stranger says is not."""
+    told: list[Access] = []
+
+    def answer(request: Request) -> Any:
+        request.headers.clear()  # which the log does not read
+        response = Response(200, [(b"content-length", b"0")])
+        return response if kind == "at once" else asyncio.sleep(0, response)
+
+    async def story() -> None:
+        identity = Identity(["127.0.0.1"] if trusted else [])
+        async with fronting(answer, log=told.append, identity=identity) as world, world.client() as client:
+            host = b"h" if kind != "refused" else b"h, h"
+            client.send(b"GET / HTTP/1.1\r\nHost: %b\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n" % host)
+            await client.answer()
+
+    run(story)
+    (access,) = told
+    assert access.peer == "127.0.0.1"
+    assert access.client == ("203.0.113.9" if trusted and kind != "refused" else "127.0.0.1")

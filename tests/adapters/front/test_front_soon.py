@@ -527,7 +527,7 @@ def test_the_log_hears_of_each(behind: Any, answers: Any, run: Any) -> None:
             head = await client.head()
             assert tier.carried == 0
             event = told[-1]
-            assert event[:4] == ("127.0.0.1", "GET", "/x?y=z", 200)
+            assert event[:5] == ("127.0.0.1", "127.0.0.1", "GET", "/x?y=z", 200)
             assert event.sent == len(head) + 2
             assert 0 <= event.seconds < 5
             assert (event.replica, event.whole) == ("0", True)

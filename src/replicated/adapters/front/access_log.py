@@ -17,6 +17,8 @@ class Access(NamedTuple):
 
     Attributes:
         peer: Whose connection it came over; a client's address, or that of a proxy before us.
+        client: Who asked, as far as the peer is believed; the peer itself where it is not, and for what was
+            refused while it was read.
         method: As sent; empty for what was refused while it was read.
         target: Path and query, as sent; empty likewise.
         status: What was answered; 0 for nothing, to a client that left.
@@ -27,6 +29,7 @@ class Access(NamedTuple):
     """
 
     peer: str
+    client: str
     method: str
     target: str
     status: int

@@ -42,6 +42,7 @@ class Front:
         balancers: Trusts those who begin each connection with a PROXY header, before TLS where there is TLS;
             all others must not. None where nobody does.
         log: Is told of each request when it is over; it costs nothing where there is none.
+        identity: Says for the log who the client is; the peer where there is none.
 
     Attributes:
         connections: Those that are open.
@@ -57,12 +58,14 @@ class Front:
         tls: ssl.SSLContext | Callable[[], ssl.SSLContext | None] | None = None,
         balancers: Identity | None = None,
         log: Callable[[Access], None] | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits or FrontLimits()
         self.tls = tls
         self.balancers = balancers
         self.log = log
+        self.identity = identity
         self.heads = HeadReader(self.limits.request)
         self.connections: set[FrontConnection] = set()
         self.draining = False

@@ -39,7 +39,8 @@ async def serve(connection: FrontConnection, found: Head | Violation | Asked | N
             if isinstance(found, Violation):
                 connection.unread = True
                 if front.log is not None:
-                    front.log(Access(connection.peer, "", "", found.status, 0, 0.0, "", True))
+                    peer = connection.peer
+                    front.log(Access(peer, peer, "", "", found.status, 0, 0.0, "", True))
                 await send(connection, problem(found.status, found.detail), found.method, 1, keep=False)
                 break
             if isinstance(found, Asked):

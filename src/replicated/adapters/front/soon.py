@@ -121,8 +121,11 @@ def log(
     """Tell the access log of a request that is over."""
     front, head = connection.front, asked.head
     assert front.log is not None
+    peer = client = connection.peer
+    if front.identity is not None:
+        client = front.identity.client(peer, connection.scheme, head.fields.headers).address
     target, seconds = head.target.decode("latin-1"), front.loop.time() - asked.began
-    front.log(Access(connection.peer, head.method, target, status, sent, seconds, served_by, whole))
+    front.log(Access(peer, client, head.method, target, status, sent, seconds, served_by, whole))
 
 
 def drop(asked: Asked) -> None:
