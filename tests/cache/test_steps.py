@@ -58,12 +58,20 @@ def state(cache):
     return held, line, cache.stats()
 
 
+def read(cache, key):
+    try:
+        return cache[key]
+    except KeyError:
+        return None
+
+
 KEYS = st.one_of(st.integers(0, 9), st.tuples(st.integers(0, 3)), st.sampled_from("ab"))
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("keep"), KEYS),
         st.tuples(st.just("keep"), KEYS),
         st.tuples(st.just("get"), KEYS),
+        st.tuples(st.just("read"), KEYS),
         st.tuples(st.just("wait"), st.sampled_from([0.0, 1.0, 4.0, -1.0])),
         st.tuples(st.just("delete"), KEYS),
         st.tuples(st.just("set"), KEYS, st.sampled_from([None, 5.0, 2.0, 0]), st.sampled_from(["", "x"])),
@@ -92,6 +100,8 @@ def test_one_step_does_what_the_lock_does(steps, ttl, maxsize):
                 quick[key] = slow[key] = number
             case "get", key:
                 assert quick.get(key) == slow.get(key)
+            case "read", key:
+                assert read(quick, key) == read(slow, key)
             case "wait", seconds:
                 now += seconds
             case "delete", key:
