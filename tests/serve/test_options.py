@@ -142,6 +142,21 @@ def test_what_is_no_rate(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "prefixes"), [("32,64", (32, 64)), ("0,128", (0, 128)), (" 24,56", (24, 56))]
+)
+def test_prefixes(text: str, prefixes: tuple[int, int]) -> None:
+    """Prefixes are two numbers of bits."""
+    assert options.prefixes(text) == prefixes
+
+
+@pytest.mark.parametrize("text", ["", "32", "33,64", "32,129", "-1,64", "32,64,1", "32;64", "a,b"])
+def test_what_are_no_prefixes(text: str) -> None:
+    """What no address has is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="prefixes must be"):
+        options.prefixes(text)
+
+
+@pytest.mark.parametrize(
     ("asked", "complaint"),
     [
         ({"replicas": ()}, "a tier needs upstreams, or else a source of members"),
@@ -167,6 +182,7 @@ def test_what_is_no_rate(text: str) -> None:
         ({"throttle": 10, "burst": 0.5}, "burst must be"),
         ({"throttle": 10, "burst": 0.0}, "burst must be"),
         ({"throttle": 10, "throttle_by": ("moon",)}, "throttle-by must be"),
+        ({"throttle": 10, "throttle_prefixes": (33, 64)}, "ipv4_prefix must be"),
         ({"trusted": ("moon",)}, "trusted must hold"),
         ({"probe": "readyz"}, "path must begin"),
         ({"probe": "/readyz", "probe_period": 0}, "period must be"),

@@ -86,6 +86,25 @@ def test_the_client_that_a_balancer_names_counts(serve: Any, backends: Any) -> N
         assert status.split()[1] == expected, header
 
 
+def test_prefixes_by_choice(serve: Any, backends: Any) -> None:
+    """A limit counts as many bits of an address as it is told to."""
+    flags = ("--throttle", "1/h", "--burst", "1", "--trust", "127.0.0.1", "--throttle-prefix", "24,56")
+    served = serve(*upstreams(backends), *flags)
+    addresses = [
+        "203.0.113.7",
+        "203.0.113.250",
+        "203.0.112.7",
+        "2001:db8:0:ff::1",
+        "2001:db8::1",
+        "2001:db8:0:100::1",
+    ]
+    with httpx.Client() as client:
+        statuses = [
+            client.get(served.url, headers={"x-forwarded-for": each}).status_code for each in addresses
+        ]
+    assert statuses == [200, 429, 200, 200, 429, 200]
+
+
 def test_no_field_where_it_should_not_be(serve: Any, backends: Any) -> None:
     """Probes, and requests that are refused before they count, say nothing of limits."""
     served = serve(*upstreams(backends), "--throttle", "1/h", "--burst", "9", "--ratelimit-fields")

@@ -238,7 +238,8 @@ class AsyncWaiter:
         Args:
             key: Whose; leave it out for a TokenBucket.
             cost: Units.
-            timeout: Seconds to wait at most; a wait that is known to be longer is not begun.
+            timeout: Seconds to wait at most; a wait that is known to be longer is not begun. A question to a
+                throttle far away is part of the wait.
 
         Raises:
             Refused: The line is full, or the timeout too short; nothing was taken.

@@ -203,6 +203,14 @@ SECTIONS: dict[str, list[Flag]] = {
             help="Paths that count as one, /users/{id}; once for each.",
         ),
         flag(
+            "--throttle-prefix",
+            "throttle_prefixes",
+            type=Parsed("prefixes", parse.prefixes),
+            default="32,64",
+            metavar="BITS,BITS",
+            help="Bits of an IPv4 and of an IPv6 address that count.",
+        ),
+        flag(
             "--throttle-block",
             type=float,
             default=0.0,

@@ -24,6 +24,7 @@ __all__ = [
     "ServeOptions",
     "listen",
     "members",
+    "prefixes",
     "rate",
     "seconds",
     "size",
@@ -77,6 +78,7 @@ class ServeOptions:
     burst: float | None = None
     throttle_by: tuple[str, ...] = THROTTLE_KEYS
     throttle_paths: tuple[str, ...] = ()
+    throttle_prefixes: tuple[int, int] = (32, 64)
     throttle_block: float = 0.0
     throttle_shadow: bool = False
     throttle_redis: str | None = None
@@ -192,3 +194,15 @@ def rate(text: str) -> float:
     if found is None or not float(found[1]):
         raise ValueError(f"a rate must be above zero, such as 50/s, 500/m or 10000/h, not {text!r}")
     return float(found[1]) / SECONDS[found[2]]
+
+
+def prefixes(text: str) -> tuple[int, int]:
+    """Read how many bits of an IPv4 and of an IPv6 address count: ``24,56``.
+
+    Raises:
+        ValueError: They are no such two numbers.
+    """
+    found = re.fullmatch(r"([0-9]{1,2}),([0-9]{1,3})", text.strip())
+    if found is None or int(found[1]) > 32 or int(found[2]) > 128:
+        raise ValueError(f"prefixes must be bits of an IPv4 and of an IPv6 address, 32,64 say, not {text!r}")
+    return int(found[1]), int(found[2])

@@ -6,6 +6,7 @@ Composition only. Whatever decides something stands in a room or in ``http``; wh
 from __future__ import annotations
 
 import contextlib
+import functools
 
 from .. import affinity
 from ..adapters.engine.upstream import Timeouts, Upstream
@@ -138,7 +139,7 @@ class Service:
             if options.purge_from or self.traffic is not None:  # tags are for those who purge, here or there
                 handler = Purging(cache, allowed=options.purge_from)
         if options.throttle is not None:
-            key, fields = throttle_key(options.throttle_by, options.throttle_paths), options.ratelimit_fields
+            key, fields = throttle_key(options), options.ratelimit_fields
             shared = shared_throttle(options)
             if shared is None:
                 handler = admission(handler, self.tier, identity, key, fields=fields)
@@ -203,18 +204,23 @@ def tier(options: ServeOptions, strategy: Strategy) -> Tier:
     return Tier(options.replicas, strategy=strategy, readiness=readiness(options), throttle=throttle)
 
 
-def throttle_key(parts: tuple[str, ...], templates: tuple[str, ...] = ()) -> ThrottleKey:
+def throttle_key(options: ServeOptions) -> ThrottleKey:
     """Return whom a request counts against.
 
     A path is counted under one name for all its spellings, or a client would mint a bucket with each.
     """
+    parts, templates = options.throttle_by, options.throttle_paths
     for part in parts:
         if part not in THROTTLE_KEYS:
             raise ValueError(f"throttle-by must be of {', '.join(THROTTLE_KEYS)}, not {part!r}")
     by_address, by_path = "client-address" in parts, "path" in parts
     name = PathTemplates(templates, other=None).key if templates else normalized
 
+    ipv4, ipv6 = options.throttle_prefixes
+    address = functools.partial(address_key, ipv4_prefix=ipv4, ipv6_prefix=ipv6)
+    address("")  # which says what is wrong with them
+
     def key(client: Client, request: Request) -> str:
-        return f"{address_key(client.address) if by_address else ''} {name(request.path) if by_path else ''}"
+        return f"{address(client.address) if by_address else ''} {name(request.path) if by_path else ''}"
 
     return key
