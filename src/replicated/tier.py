@@ -285,8 +285,10 @@ class Tier:
             self.readiness.ended(replica)
 
     def _tell_of(self, replica: Replica, outcome: Outcome) -> None:
-        with contextlib.suppress(UnknownReplica):  # a stream may outlast the memory of who left
+        try:  # once a request: `suppress` takes as long as all that is heard
             self.readiness.observe_outcome(replica, outcome)
+        except UnknownReplica:
+            return  # a stream may outlast the memory of who left
 
     def _store(self, cache_key: Hashable, outcome: Outcome) -> None:
         if self.cache is not None and outcome.value is not None:

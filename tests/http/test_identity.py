@@ -103,3 +103,19 @@ def test_what_is_no_list_of_networks_is_refused(trusted: object) -> None:
     """One str is not a list of networks, and a number is no network: TypeErrors that show them."""
     with pytest.raises(TypeError, match="trusted must hold networks"):
         Identity(trusted)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3"])
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "::ffff:10.0.0.0/104", "::ffff:10.1.2.3"])
+def test_an_ipv4_address_is_one_however_it_is_written(network: str, peer: str) -> None:
+    """Mapped into IPv6 or not, on either side."""
+    assert Identity([network]).trusts(peer)
+    assert not Identity([network]).trusts("11.1.2.3")
+    assert not Identity([network]).trusts("::ffff:11.1.2.3")
+
+
+def test_a_network_of_ipv6_with_mapped_addresses_in_it() -> None:
+    """One that is wider than theirs stays what it is."""
+    assert Identity(["::/0"]).trusts("2001:db8::1")
+    assert not Identity(["::ffff:0:0/96"]).trusts("2001:db8::1")
+    assert Identity(["::ffff:0:0/96"]).trusts("192.0.2.1")

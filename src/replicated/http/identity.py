@@ -140,9 +140,18 @@ def trusted_networks(networks: Iterable[str | Network]) -> tuple[Network, ...]:
         if not isinstance(network, str | ipaddress.IPv4Network | ipaddress.IPv6Network):
             raise TypeError(f"trusted must hold networks such as '10.0.0.0/8', not {network!r}")
     try:
-        return tuple(ipaddress.ip_network(network) for network in networks)
+        return tuple(unmapped(ipaddress.ip_network(network)) for network in networks)
     except ValueError as error:
         raise ValueError(f"trusted must hold networks such as 10.0.0.0/8: {error}") from None
+
+
+def unmapped(network: Network) -> Network:
+    """Return the IPv4 network that one of IPv4-mapped addresses is, as its addresses are IPv4 addresses."""
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        first = network.network_address.ipv4_mapped
+        if first is not None:
+            return ipaddress.IPv4Network((first, network.prefixlen - 96))
+    return network
 
 
 def in_networks(address: str, networks: tuple[Network, ...]) -> bool:
