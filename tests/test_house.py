@@ -35,7 +35,7 @@ def read(directory: Path) -> dict[str, tuple[str, ast.Module]]:
 FILES = read(HOUSE)
 
 LEVELS = (
-    ("replica", "outcome", "errors", "clock", "retries"),
+    ("replica", "outcome", "errors", "clock", "retries", "one_step"),
     ("ring", "readiness", "cache", "throttle", "affinity", "hedging", "pins"),
     ("balance", "decision"),
     ("lease",),

@@ -19,9 +19,9 @@ from replicated.balance import (
 from replicated.balance.load import Counts, Summed, tally
 from replicated.balance.strategy import as_strategy, is_untimed, untimed
 from replicated.lease import Lease
+from replicated.one_step import ATOMIC
 from replicated.outcome import Outcome
 from replicated.replica import Replica
-from replicated.throttle.atomic import ATOMIC
 
 LETS_IN = ("CALL", "PRECALL", "JUMP_BACKWARD", "RESUME", "FOR_ITER", "SEND", "YIELD", "IMPORT", "BEFORE_WITH")
 

@@ -15,7 +15,7 @@ from replicated.cache import Cache, shelf, store
 from replicated.cache.order import Lru, Order
 from replicated.cache.shelf import Shelf
 from replicated.cache.sieve import Sieve
-from replicated.cache.steps import ATOMIC, is_plain
+from replicated.one_step import ATOMIC, is_plain
 
 LETS_IN = ("CALL", "PRECALL", "JUMP_BACKWARD", "RESUME", "FOR_ITER", "SEND", "YIELD", "IMPORT", "BEFORE_WITH")
 

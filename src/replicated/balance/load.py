@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import AlreadyFinished
+from ..one_step import ATOMIC, one_step
 from ..outcome import Outcome
 from ..replica import Replica
-from ..throttle.atomic import ATOMIC, one_step
 from .strategy import Strategy, untimed
 
 __all__ = ["HEARS", "InFlight", "Load", "Summed", "listen", "tally"]

@@ -19,12 +19,12 @@ from itertools import islice
 from typing import Any
 
 from ..clock import Clock
+from ..one_step import ATOMIC, PLAIN, is_plain
 from .entry import Entry
 from .expiry import Schedule
 from .order import Lru
 from .sieve import Sieve
 from .stats import Reason
-from .steps import ATOMIC, PLAIN, is_plain
 from .tags import Tags
 
 __all__ = ["NO_TAGS", "Shelf"]

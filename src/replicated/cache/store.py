@@ -17,11 +17,11 @@ from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, M
 from typing import Any, Literal, TypeVar, overload
 
 from ..clock import Clock, monotonic
+from ..one_step import ATOMIC
 from .bounds import not_negative
 from .entry import Entry
 from .shelf import NO_TAGS, Shelf
 from .stats import Reason, Stats
-from .steps import ATOMIC
 from .views import Items, Values
 
 __all__ = ["Cache"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 from ..clock import Clock, monotonic
-from .atomic import one_step
+from ..one_step import one_step
 from .gcra import LONG_AGO, Gcra, Number
 from .quota import DEFAULT, Quota, quota
 
@@ -64,7 +64,7 @@ class TokenBucket:
             slack = gcra.tolerance - unit
         read = gcra.read
         now = read()
-        # From here to the store nothing is called, so that it is one step (see atomic.py). A thread that
+        # From here to the store nothing is called, so that it is one step (see one_step.py). A thread that
         # was held up after reading the clock compares with an older time, and that can only refuse: of n
         # units taken at readings within w, the first starts no earlier than its reading and the last ends
         # within a tolerance of its own, so n * unit <= w + tolerance in whatever order they are stored.

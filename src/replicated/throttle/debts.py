@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from .atomic import ATOMIC, is_plain
+from ..one_step import ATOMIC, is_plain
 from .gcra import LONG_AGO, Gcra
 
 __all__ = ["LOOKS", "PATIENCE", "Debts"]

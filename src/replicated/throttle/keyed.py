@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..clock import Clock, monotonic
-from .atomic import ATOMIC
+from ..one_step import ATOMIC
 from .bucket import TokenBucket
 from .debts import Debts
 from .gcra import LONG_AGO, Gcra, Number, rational

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from replicated.one_step import ATOMIC, is_plain, locked
 from replicated.throttle import Throttle, TokenBucket
-from replicated.throttle.atomic import ATOMIC, is_plain, locked
 from replicated.throttle.debts import Debts
 
 LETS_IN = ("CALL", "PRECALL", "JUMP_BACKWARD", "RESUME", "FOR_ITER", "SEND", "YIELD", "IMPORT", "BEFORE_WITH")
