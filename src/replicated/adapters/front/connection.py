@@ -3,9 +3,9 @@
 Decides when a request is read, who is waited for how long, and how a connection is closed. It knows neither
 the socket that accepted it nor what is answered.
 
-One task a connection and not a request: a task costs as much as all else here for a small request. The limits
-of time are numbers that one tick of the whole front looks at: a timer for each request would cost as much
-again.
+A request takes a task only where it must be waited for, and a connection has one: a task costs as much as
+all else here for a small request. The limits of time are numbers that one tick of the whole front looks at:
+a timer for each request would cost as much again.
 """
 
 from __future__ import annotations
