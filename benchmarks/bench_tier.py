@@ -2,10 +2,6 @@
 
 Run it with ``python benchmarks/bench_tier.py [--json FILE]``. A figure is the least CPU time of its thread
 that a round took, among rounds in which all contenders ran: other work on the machine only ever adds to it.
-
-A round is 2,000 calls, so that picks of 1,000 replicas come upon each of them several times. In a round of a
-few hundred most would come upon each for the first time since other contenders ran, and a fifth of what they
-took would be the way of the replicas from memory.
 """
 
 from __future__ import annotations
@@ -34,7 +30,7 @@ from replicated import (
     Tier,
 )
 
-CALLS = 2000
+CALLS = 500
 ROUNDS = 200
 KEYS = [f"user:{i}" for i in range(CALLS)]
 FINE = Outcome.success(0.001)

@@ -138,10 +138,9 @@ class RingHash:
         if find is not None:
             replica = find(owner)
             if replica is not None:
-                count = self._of(owner)
                 # An idle one always has room. For others count + 1 <= ceil(x) is count < x, a count being
                 # whole, and a product is exact where a quotient may round up to one too many.
-                if not count or (bound := self.bound) is None:
+                if (bound := self.bound) is None or not (count := self._of(owner)):
                     return replica
                 if (count - self.slack) * n < bound * (self.load.total + 1):
                     return replica
