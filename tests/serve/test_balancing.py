@@ -10,7 +10,7 @@ import pytest
 
 from replicated import Forward, Outcome, ReadySet, Replica, State, Unavailable
 from replicated.adapters.membership_file import FileMembers
-from replicated.balance import Subset
+from replicated.balance import LeastLoaded, PeakEwma, PowerOfTwo, Subset
 from replicated.serve import options
 from replicated.serve.balancing import SECRET, session_pins
 from replicated.serve.options import ServeOptions
@@ -103,6 +103,20 @@ def test_a_full_part_is_helped_by_the_next():
     found = {decision.replica for decision in served if isinstance(decision, Forward)}
     assert len(found) == 4
     assert found < set(order)  # each was one of the first two with room
+
+
+@pytest.mark.parametrize(("name", "made"), [("power-of-two", PowerOfTwo), ("least-loaded", LeastLoaded)])
+def test_failing_fast_attracts_nothing(name: str, made: type[PowerOfTwo | LeastLoaded]):
+    """By peak EWMA one that failed fast counts as slow, and who answers gets the requests."""
+    asked = service(strategy=name, load="peak-ewma")
+    strategy = asked.balancing.strategy
+    assert isinstance(strategy, made)
+    assert isinstance(strategy.load, PeakEwma)
+    a, b = asked.tier.replicas
+    for replica, outcome in ((a, Outcome.success(0.01)), (b, Outcome.failure("refused", 0.0001))):
+        strategy.started(replica)
+        strategy.finished(replica, outcome)
+    assert asked_by(asked) == {"a"}
 
 
 def test_full_replicas_let_others_wait():
@@ -204,6 +218,9 @@ def test_whose_a_pin_is(monkeypatch: pytest.MonkeyPatch):
         ({"subset": 1}, "subset needs a name for this router"),
         ({"subset_as": "router"}, "subset_as needs a subset"),
         ({"subset": 0, "subset_as": "router"}, "size must be 1 or more, not 0"),
+        ({"load": "cpu"}, "load must be one of in-flight, peak-ewma, not 'cpu'"),
+        ({"load": "peak-ewma", "strategy": "random"}, "for power-of-two and least-loaded, not random"),
+        ({"load": "peak-ewma", **KEPT}, "for power-of-two and least-loaded, not ring-hash"),
         ({"queue": 5}, "queue needs a max_in_flight"),
         ({"max_in_flight": 1, "queue_timeout": 0.0}, "timeout must be above 0"),
         ({"slow_start": 0.0}, "window must be above 0"),

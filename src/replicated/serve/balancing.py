@@ -17,7 +17,9 @@ from ..adapters.waiting import WaitingRoom
 from ..balance import (
     Capped,
     Homes,
+    InFlight,
     LeastLoaded,
+    PeakEwma,
     PowerOfTwo,
     PreferZone,
     RandomChoice,
@@ -29,7 +31,7 @@ from ..balance import (
 from ..pins import Pins
 from ..readiness import OutlierDetector, ProbePolicy, ReadinessTracker, SlowStart
 from ..tier import Tier
-from .options import STRATEGIES, ServeOptions
+from .options import LOADS, STRATEGIES, ServeOptions
 
 __all__ = ["SECRET", "Balancing", "balancing", "readiness", "session_pins"]
 
@@ -84,12 +86,17 @@ def named(options: ServeOptions) -> Strategy:
         raise ValueError("the strategy ring-hash needs an affinity, such as cookie:session or path")
     if options.bound is not None and options.affinity is None:
         raise ValueError("bound needs an affinity: without one nobody is kept anywhere")
-    plain: dict[str, Callable[[], Strategy]] = {
+    if options.load not in LOADS:
+        raise ValueError(f"load must be one of {', '.join(LOADS)}, not {options.load!r}")
+    by_load: dict[str, type[PowerOfTwo | LeastLoaded]] = {
         "power-of-two": PowerOfTwo,
-        "round-robin": RoundRobin,
         "least-loaded": LeastLoaded,
-        "random": RandomChoice,
     }
+    if options.strategy in by_load:
+        return by_load[options.strategy](PeakEwma() if options.load == "peak-ewma" else InFlight())
+    if options.load != "in-flight":
+        raise ValueError(f"load {options.load} is for {' and '.join(by_load)}, not {options.strategy}")
+    plain: dict[str, Callable[[], Strategy]] = {"round-robin": RoundRobin, "random": RandomChoice}
     if options.strategy == "ring-hash":
         # Without a bound unless one is asked for: a session that moves is lost, and two caches that share a
         # path allow its client twice. With a bound, four requests of slack: where few are in flight, the

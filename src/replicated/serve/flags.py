@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from . import options as parse
-from .options import STRATEGIES, THROTTLE_DOWN, THROTTLE_KEYS
+from .options import LOADS, STRATEGIES, THROTTLE_DOWN, THROTTLE_KEYS
 
 __all__ = ["Parsed", "SectionedCommand", "serve_flags"]
 
@@ -111,6 +111,12 @@ SECTIONS: dict[str, list[Flag]] = {
             "--strategy",
             type=click.Choice(STRATEGIES),
             help="Who serves next.  [default: ring-hash with an affinity, else power-of-two]",
+        ),
+        flag(
+            "--load",
+            type=click.Choice(LOADS),
+            default="in-flight",
+            help="What makes a replica busy: its requests, or those times how long it takes to answer.",
         ),
         flag(
             "--affinity",

@@ -18,6 +18,7 @@ from ..errors import MissingExtra
 from ..replica import Replica
 
 __all__ = [
+    "LOADS",
     "STRATEGIES",
     "THROTTLE_DOWN",
     "THROTTLE_KEYS",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 STRATEGIES = ("power-of-two", "round-robin", "least-loaded", "ring-hash", "random")
+LOADS = ("in-flight", "peak-ewma")
 THROTTLE_KEYS = ("client-address", "path")
 THROTTLE_DOWN = ("local", "open", "closed")
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -45,6 +47,7 @@ class ServeOptions:
     replicas: tuple[Replica, ...]
     members: Source | None = None
     strategy: str = "power-of-two"
+    load: str = "in-flight"
     affinity: str | None = None
     bound: float | None = None
     pin: str | None = None
