@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -58,8 +59,9 @@ PROGRAMS = {
         """,
     # A supervisor, with two children, for somebody to kill.
     "nested": """
-        import asyncio, sys
+        import asyncio, signal, sys
         from replicated.serve.supervisor import Supervisor
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
         async def main():
             async with Supervisor(grace=5) as supervisor:
                 for name in ("polite", "deaf"):
@@ -198,10 +200,13 @@ def test_cancelled_while_it_waits_it_kills() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_child_outlives_its_supervisor(number: signal.Signals) -> None:
     """Also a supervisor that dies by SIGKILL takes its children along, those that ignore SIGTERM too."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "nested"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as nested:
+    command = [sys.executable, "-m", "nested"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as nested,
+        contextlib.ExitStack() as clean,
+    ):
         assert nested.stdout is not None
+        clean.callback(nested.kill)
         pids = [int(word) for word in nested.stdout.readline().split()]
         assert len(pids) == 2
         assert all(map(is_running, pids))

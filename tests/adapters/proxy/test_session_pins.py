@@ -236,6 +236,23 @@ def test_a_pin_of_one_tenant_is_none_at_another(scripted: Any) -> None:
     run(scripted, main)
 
 
+def test_a_tenants_session_that_begins_after_a_scale_out(scripted: Any) -> None:
+    """It stays where it began, since its pin is its tenant's."""
+
+    async def main(world: World) -> None:
+        world.add("a", "b")
+        service = world.service(tenant=header("x-tenant"))
+        await Client(b"red").ask(service)
+        world.add("c")
+        for tenant in (b"red", b"blue"):
+            for _ in range(20):
+                client = Client(tenant)
+                began = (await client.ask(service))[0]
+                assert [(await client.ask(service))[0] for _ in range(2)] == [began, began]
+
+    run(scripted, main)
+
+
 def session_pins(clock: ManualClock, tenant: Affinity | None) -> SessionPins:
     return SessionPins(
         Pins(SECRET, wall=clock, ttl=100), Homes(keep=100, clock=clock), session="s", tenant=tenant

@@ -123,7 +123,7 @@ class Exchange:
         racing, task = self.racing, None
         if racing is not None and key is None and request.method in SAFE:
             task = current_task() if request.body is None and request.upgrade is None else None
-        stay = NOWHERE if key is None or self.pins is None else self.pins.stay(ready, key, request.headers)
+        stay = NOWHERE if self.pins is None else self.pins.stay(ready, key, request.headers)
         decision, begun, late = (None, None, False) if express is None else express.taken()
         if decision is not None:
             pass
