@@ -203,6 +203,8 @@ def test_a_status_without_a_phrase_goes_on() -> None:
         OK + b"Content-Length: 2\r\nDate: a\r\nDate: b\r\n",
         OK + b"Content-Length: 2\r\nConnection: x-a\r\nX-A: b\r\n",
         OK + b"Content-Length: 2\r\nConnection: content-length\r\n",
+        OK + b"Content-Length: 2\r\nConnection: close\r\nClose: b\r\n",
+        OK + b"Content-Length: 02\r\n",
         b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n",
         b"HTTP/1.1 101 Switching\r\nContent-Length: 0\r\n",
         b"HTTP/1.1 204 None\r\nContent-Length: 0\r\n",

@@ -32,7 +32,10 @@ STATUS_LINES = {
     if status >= 200
 }
 NEVER_PLAIN = frozenset((204, 304)) | RETRIED
-TELLING = frozenset((b"connection", b"content-length", b"date", b"proxy-status", b"transfer-encoding"))
+# One called `close` is nominated by the very option.
+TELLING = frozenset(
+    (b"close", b"connection", b"content-length", b"date", b"proxy-status", b"transfer-encoding")
+)
 USUAL_OPTIONS = frozenset((b"close", b"keep-alive"))
 MOST_DIGITS = 18
 REMEMBERED = 1024
@@ -52,8 +55,8 @@ class ResponseHead(NamedTuple):
         keep: Whether the connection may serve again, as far as the header goes.
         plain: The head as it goes on to a client of HTTP/1.1, less what ends with the hop and less the empty
             line, where a body of ``length`` bytes behind it is all that it wants. None where more is to be
-            known or to be said: a length, a status without a body or one after which another replica is
-            asked, fields that are nominated, a proxy that tells of itself.
+            known or to be said: a length as we would write it, a status without a body or one after which
+            another replica is asked, fields that are nominated, a proxy that tells of itself.
         dated: Whether there is a date.
     """
 
@@ -129,6 +132,8 @@ class ResponseHeadReader:
             and length >= 0
             and once
             and goes_on[0]
+            and named[b"content-length"] == b"%d" % length
+            and b"close" not in named
             and b"proxy-status" not in named
             and USUAL_OPTIONS.issuperset(options)
         ):

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from replicated import Hedging, RandomChoice, Replica, RoundRobin, Tier
+from replicated.adapters.engine.connection import Connection
 from replicated.adapters.engine.upstream import Timeouts, Upstream
 from replicated.adapters.front.access_log import Access
+from replicated.adapters.front.answer import Contradiction
 from replicated.adapters.proxy.exchange import Exchange
+from replicated.adapters.proxy.gatekeeper import ClientGone
 from replicated.http.message import Request, Response
 from replicated.testing import RecordingStrategy
 
@@ -599,5 +602,293 @@ def test_a_client_of_http_1_0_is_told_nothing_before_its_answer(behind: Any, run
         async with behind(play) as (world, _), world.client() as client:
             client.send(b"GET / HTTP/1.0\r\n\r\n")
             assert (await client.answer())[0] == 200
+
+    run(story)
+
+
+def test_an_interim_answer_that_is_none(fronting: Any, run: Any) -> None:
+    """A handler cannot write another answer by one, nor another line by a line of it."""
+
+    async def handler(request: Request) -> Response:
+        assert request.interim is not None
+        for status, headers in ((103, [(b"a", b"b\r\nc: d")]), (200, []), (101, []), (100, [])):
+            with pytest.raises(Contradiction):
+                request.interim(status, headers)
+        return Response(200, [(b"content-length", b"2")], b"ok")
+
+    async def story() -> None:
+        async with fronting(handler) as world, world.client() as client:
+            client.send(GET % b"")
+            assert (await client.answer())[0] == 200
+
+    run(story)
+
+
+def test_a_log_that_raises(behind: Any, answers: Any, run: Any) -> None:
+    """The client has its answer all the same, and the next one."""
+
+    def log(access: Access) -> None:
+        raise OSError("the disk is full")
+
+    async def story() -> None:
+        options = {"log": log, "complaints": 4}
+        async with behind(answers(OK), front=options) as (world, tier), world.client() as client:
+            await tier.warm(client)
+            client.send(GET % b"one", GET % b"two")
+            assert (await client.answer())[2] == b"ok"
+            assert (await client.answer())[2] == b"ok"
+            assert tier.carried == 0
+            client.send((GET % b"three").replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\n" + LENGTH))
+            assert (await client.answer())[2] == b"ok"
+
+    run(story)
+
+
+LENGTH = b"Content-Length: 2\r\n\r\nhi"
+
+
+def stuck(asked: asyncio.Event) -> Any:
+    """Answer one request, and then none."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+        asked.set()
+        await peer.gone()
+
+    return play
+
+
+def test_the_log_hears_of_who_left(behind: Any, run: Any) -> None:
+    """Of what was under way without a task too: nothing was answered."""
+    told: list[Access] = []
+    asked = asyncio.Event()
+
+    async def story() -> None:
+        options = {"log": told.append}
+        async with behind(stuck(asked), hedging=False, front=options) as (world, tier):
+            async with world.client() as client:
+                await tier.warm(client)
+                client.send(GET % b"left")
+                await asked.wait()
+                client.reset()
+            await world.quiet()
+            event = told[-1]
+            assert (len(told), event.target, event.status, event.sent) == (2, "/left", 0, 0)
+            assert not event.whole
+
+    run(story)
+
+
+def test_a_strategy_that_raises_as_a_client_leaves(behind: Any, run: Any) -> None:
+    """Its connections end all the same."""
+    asked = asyncio.Event()
+
+    class Raises(RandomChoice):
+        raises = False
+
+        def finished(self, replica: Any, outcome: Any) -> None:
+            if self.raises:
+                raise RuntimeError("no end")
+
+    async def story() -> None:
+        strategy = Raises()
+        options: dict[str, Any] = {"strategy": strategy, "hedging": False, "front": {"complaints": 1}}
+        async with behind(stuck(asked), **options) as (world, tier), world.client() as client:
+            await tier.warm(client)
+            client.send(GET % b"")
+            await asked.wait()
+            strategy.raises = True
+            await world.front.abort()
+            assert await client.closed()
+
+    run(story)
+
+
+def test_a_handler_that_sees_before_it_awaits_that_nobody_is_there(fronting: Any, run: Any) -> None:
+    """There is no answer, as where it sees that later."""
+
+    def handler(request: Request) -> Any:
+        raise ClientGone("the client went away")
+
+    async def story() -> None:
+        async with fronting(handler) as world, world.client() as client:
+            client.send(GET % b"")
+            assert await client.closed()
+
+    run(story)
+
+
+def test_a_future_that_nobody_will_await(fronting: Any, run: Any) -> None:
+    """It is cancelled with its connection, as where it is awaited."""
+    futures: list[asyncio.Future[Response]] = []
+
+    async def story() -> None:
+        def handler(request: Request) -> Any:
+            loop = asyncio.get_running_loop()
+            for connection in world.front.connections:
+                loop.call_soon(connection.cut_off)  # before its task begins
+            futures.append(loop.create_future())
+            return futures[-1]
+
+        async with fronting(handler) as world, world.client() as client:
+            client.send(GET % b"")
+            assert await client.closed()
+            assert futures[0].cancelled()
+
+    run(story)
+
+
+def test_a_request_that_is_given_up_before_its_task_begins(fronting: Any, run: Any) -> None:
+    """It is told to the log once, and is nothing to complain of."""
+    told: list[Access] = []
+
+    async def story() -> None:
+        def handler(request: Request) -> Any:
+            for connection in world.front.connections:
+                asyncio.get_running_loop().call_soon(connection.cut_off)
+            return never()
+
+        async def never() -> Response:
+            raise AssertionError("it was begun")
+
+        async with fronting(handler, log=told.append) as world, world.client() as client:
+            client.send(GET % b"")
+            assert await client.closed()
+            assert [event.status for event in told] == [0]
+
+    run(story)
+
+
+def test_an_answer_of_the_wrong_kind(fronting: Any, run: Any) -> None:
+    """It ends its connection and is complained of, at once as later."""
+
+    def handler(request: Request) -> Any:
+        return Response(200, [(b"content-length", b"2"), (b"a", "b")], b"ok")  # type: ignore[list-item]
+
+    async def story() -> None:
+        async with fronting(handler, complaints=1) as world, world.client() as client:
+            client.send(GET % b"")
+            assert await client.closed()
+            assert world.complaints[0]["message"] == "a response was cut off"
+
+    run(story)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+def test_what_takes_a_task_after_all_earns_one_second_attempt(behind: Any, answers: Any, run: Any) -> None:
+    """Not a second one for that: answers in chunks would double the load that hedging may cost."""
+
+    async def story() -> None:
+        hedging = Hedging()
+        async with behind(answers(OK, CHUNKED), hedging=hedging) as (world, tier), world.client() as client:
+            await tier.warm(client)
+            before = hedging.budget.firsts
+            for _ in range(5):
+                client.send(GET % b"")
+                assert (await client.answer())[2] == b"ok"
+            assert tier.carried == 5
+            assert hedging.budget.firsts - before == 5
+
+    run(story)
+
+
+def test_a_strategy_that_raises_where_a_second_replica_is_picked(behind: Any, run: Any) -> None:
+    """The first one is waited for, with nothing lost."""
+
+    class Raises(RoundRobin):
+        raises = False
+
+        def pick(self, ready: Any, key: Any = None) -> Any:
+            if self.raises and len(ready) == 1:
+                raise RuntimeError("no pick")
+            return super().pick(ready, key)
+
+    async def slow(peer: Any) -> None:
+        turn = 0
+        while await peer.request():
+            await asyncio.sleep(0.06 if turn else 0)
+            await peer.send(OK)
+            turn += 1
+
+    async def story() -> None:
+        strategy = Raises()
+        hedging = Hedging(unknown=0.02, least=0.02)
+        options: dict[str, Any] = {"strategy": strategy, "hedging": hedging, "front": {"complaints": 1}}
+        async with behind(slow, slow, **options) as (world, tier), world.client() as client:
+            await tier.warm(client)
+            strategy.raises = True
+            client.send(GET % b"")
+            assert (await client.answer())[2] == b"ok"
+            assert tier.verdicts == ["ok"]
+
+    run(story)
+
+
+def test_what_fails_before_an_attempt_is_taken_over(behind: Any, answers: Any, run: Any) -> None:
+    """The attempt is given up: neither its connection nor its Forward stays behind."""
+    calls = 0
+
+    def affinity(facts: Any) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # two for the first request, that finds no connection
+            raise RuntimeError("no key")
+        return "key"
+
+    async def story() -> None:
+        options: dict[str, Any] = {"affinity": affinity, "front": {"complaints": 1}}
+        async with behind(answers(OK, CHUNKED), **options) as (world, tier), world.client() as client:
+            await tier.warm(client)
+            client.send(GET % b"")
+            assert (await client.answer())[0] == 500
+            assert tier.verdicts == ["cancelled"]
+
+    run(story)
+
+
+def test_a_connection_that_ends_just_now(behind: Any, run: Any) -> None:
+    """What may not be sent twice is not sent over it."""
+
+    async def play(peer: Any) -> None:
+        while await peer.request():
+            await peer.send(OK)
+
+    async def story() -> None:
+        async with behind(play) as (world, tier), world.client() as client:
+            await tier.warm(client)
+            (pool,) = tier.upstream.pools.values()
+            idle = pool.connections[-1]
+            idle.eof_received()
+            idle.transport.close()
+            (connection,) = world.front.connections
+            connection.data_received((GET % b"").replace(b"GET", b"POST"))  # in the same turn of the loop
+            assert (await client.answer())[0] == 200
+            assert tier.verdicts == ["ok"]
+
+    run(story)
+
+
+def test_a_connection_that_cannot_be_written_to(
+    behind: Any, answers: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not counted as busy for ever."""
+
+    def send_bytes(*arguments: Any) -> None:
+        raise RuntimeError("the handler is closed")
+
+    async def story() -> None:
+        async with (
+            behind(answers(OK), front={"complaints": 1}) as (world, tier),
+            world.client() as client,
+        ):
+            await tier.warm(client)
+            with monkeypatch.context() as patched:
+                patched.setattr(Connection, "send_bytes", send_bytes)
+                client.send(GET % b"")
+                assert (await client.answer())[0] == 500
 
     run(story)

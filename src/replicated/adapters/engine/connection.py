@@ -309,8 +309,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         # TLS calls this only for a closing that was announced: one cut by a stranger is not the end.
-        if self.until_close:
-            self.complete = True
+        self.complete |= self.until_close
+        self.closed |= self.complete  # nobody would read what is sent from here on
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

@@ -199,9 +199,9 @@ class Upstream:
         connection = pool.take()
         if connection is None:
             return None
-        pool.busy += 1
         timeouts = self.timeouts
         connection.send_bytes(method, head, min(timeouts.first_byte, timeouts.total))
+        pool.busy += 1
         return Underway(connection, pool)
 
     async def send(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ...http.message import Response
 from ...http.response_heads import STATUS_LINES as ANSWERS
 
-__all__ = ["Answer", "Contradiction", "answer_of", "plain"]
+__all__ = ["END", "Answer", "Contradiction", "answer_of", "joined", "plain"]
 
 STATUS_LINES = ANSWERS | {101: b"HTTP/1.1 101 Switching Protocols"}
 OURS = frozenset(

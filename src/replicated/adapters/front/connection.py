@@ -256,7 +256,7 @@ class FrontConnection(asyncio.Protocol):
         asked = self.asked
         if asked is not None and not isinstance(asked.answering, Response):
             self.asked = None
-            drop(asked)
+            drop(self, asked)
 
     def offer(self, found: Head | Violation | Asked) -> None:
         """Hand what was found to the task."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...http.forwarding import forwarded_response
 from ...http.message import Headers
+from .answer import END, Contradiction, joined
 
 if TYPE_CHECKING:
     from .connection import FrontConnection
@@ -28,11 +29,17 @@ def interim_to(connection: FrontConnection) -> Callable[[int, Headers], None]:
 
 
 def write_interim(connection: FrontConnection, number: int, status: int, headers: Headers) -> None:
-    """Write an interim answer, unless the answer has begun: that of a second attempt may come late."""
+    """Write an interim answer, unless the answer has begun: that of a second attempt may come late.
+
+    Raises:
+        Contradiction: It is none, or one of its lines holds another.
+    """
+    if not 102 <= status < 200:
+        raise Contradiction(f"status {status} is not an interim answer")
     if number != connection.served or not connection.answerable or connection.transport.is_closing():
         return
     lines = [LINES.get(status) or b"HTTP/1.1 %d " % status]
     lines += map(b": ".join, forwarded_response(headers, 204))  # nothing of a body, which it has not
-    sent = b"%b\r\n\r\n" % b"\r\n".join(lines)
+    sent = joined([*lines, *END])
     connection.transport.write(sent)
     connection.written += len(sent)

@@ -44,8 +44,9 @@ async def serve(connection: FrontConnection, found: Head | Violation | Asked | N
                 await send(connection, problem(found.status, found.detail), found.method, 1, keep=False)
                 break
             if isinstance(found, Asked):
-                connection.asked = None
-                asked = found
+                if connection.asked is None:
+                    raise ClientGone("what was asked has been given up before this began")
+                connection.asked, asked = None, found
             else:
                 asked = ask(connection, found, request_of(connection, found))
             if front.log is None:

@@ -7,15 +7,15 @@ begun for them; what becomes of answers that fail, or stream, is not known here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...http.fields import problem
 from ...http.heads import Head
 from ...http.message import Request, Response, nothing
 from ..proxy.express import Express, Whole
 from .access_log import Access
-from .answer import Contradiction, plain
+from .answer import plain
 from .interim import interim_to
 
 if TYPE_CHECKING:
@@ -52,9 +52,13 @@ def ask(connection: FrontConnection, head: Head, request: Request) -> Asked:
     try:
         answering = front.handler(request)
     except Exception as error:
-        front.complain("the handler failed", error)
-        answering = problem(500, "the request could not be answered")
+        answering = raising(error)
     return Asked(head, answering, began)
+
+
+async def raising(error: Exception) -> Response:
+    """Raise what a handler has raised before there was anything to await: it is all the same to the task."""
+    raise error
 
 
 def answer_soon(connection: FrontConnection, head: Head) -> Asked | None:
@@ -75,8 +79,8 @@ def answer_soon(connection: FrontConnection, head: Head) -> Asked | None:
     if isinstance(answering, Response) and answering.close is nothing and head.method != "HEAD":
         try:
             sent = plain(answering, front.date)
-        except Contradiction:
-            sent = None  # which is found out once more, and said
+        except Exception:
+            sent = None  # what is wrong with it is found out once more, and said
         if sent is not None and not fields.close and not front.parting and not connection.parting:
             write(connection, asked, sent, answering.status, answering.served_by, keep=True)
             return None
@@ -101,6 +105,8 @@ def write(
     """Write an answer; afterwards the connection is ``handling`` where it waits for the client to read."""
     front = connection.front
     if connection.transport.is_closing():
+        if front.log is not None:
+            log(connection, asked, 0, 0, "", whole=False)
         return  # and the connection is about to hear of that
     connection.answerable = False
     connection.transport.write(sent)
@@ -125,10 +131,21 @@ def log(
     if front.identity is not None:
         client = front.identity.client(peer, connection.scheme, head.fields.headers).address
     target, seconds = head.target.decode("latin-1"), front.loop.time() - asked.began
-    front.log(Access(peer, client, head.method, target, status, sent, seconds, served_by, whole))
+    try:
+        front.log(Access(peer, client, head.method, target, status, sent, seconds, served_by, whole))
+    except Exception as error:  # its disk is full, say: that is no fault of the client's
+        front.complain("the access log failed", error)
 
 
-def drop(asked: Asked) -> None:
+def drop(connection: FrontConnection, asked: Asked) -> None:
     """Give up an answer that nobody has awaited, to a client that is gone."""
-    if isinstance(asked.answering, Express | Coroutine):
-        asked.answering.close()
+    front, answering = connection.front, asked.answering
+    try:
+        if isinstance(answering, Express | Coroutine):
+            answering.close()
+        elif isinstance(answering, asyncio.Future):
+            answering.cancel()
+    except Exception as error:  # a strategy of somebody's own has raised: the connection ends all the same
+        front.complain("a request could not be given up", error)
+    if front.log is not None:
+        log(connection, asked, 0, 0, "", whole=False)

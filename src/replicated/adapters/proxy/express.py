@@ -88,7 +88,10 @@ class Express:
             if whole is not None:
                 headers = forwarded_response(whole.headers, whole.status)
                 return Response(whole.status, headers, whole.body, served_by=whole.served_by)
-        return (yield from self.exchange.carry(self.request, self).__await__())
+        try:
+            return (yield from self.exchange.carry(self.request, self).__await__())
+        finally:
+            self.close()  # what was not taken, since something failed before
 
     def start(self, told: Callable[[Whole | None], None]) -> bool:
         """Send the request, if that needs no waiting; return whether it was sent.

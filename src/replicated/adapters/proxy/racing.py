@@ -124,6 +124,10 @@ class Racing:
     def enter(self, entrant: Race | Late) -> None:
         """Watch a first attempt, which is the caller's to take out again."""
         self.hedging.deposit()
+        self.watch(entrant)
+
+    def watch(self, entrant: Race | Late) -> None:
+        """Watch a first attempt that was counted before."""
         self.waiting[entrant] = None
         if self.timer is None:
             self.sleep(asyncio.get_running_loop(), entrant.due, self.hedging.delay(entrant.due))
@@ -134,12 +138,14 @@ class Racing:
         Raises:
             UpstreamError: No attempt came to an answer.
         """
+        if race.underway is None:
+            self.hedging.deposit()  # else it was counted when it was sent
         if race.late:
             self.begin(race, now := self.tier.now())
-            if self.timer is None:
+            if self.timer is None and self.waiting:
                 self.sleep(race.task.get_loop(), now, self.hedging.delay(now))
         else:
-            self.enter(race)
+            self.watch(race)
         try:
             answer = await self.attempt(
                 race.first, race.request, race.headers, race.since, race, race.underway
@@ -201,7 +207,13 @@ class Racing:
 
     def begin(self, race: Race, now: float) -> None:
         """Set a second attempt against one that is late; or later, when the budget may have room."""
-        if not self.join(race, now):
+        try:
+            joined = self.join(race, now)
+        except Exception as error:  # of a strategy of somebody's own: the first attempt is under way
+            message = "no second attempt could be made"
+            race.task.get_loop().call_exception_handler({"message": message, "exception": error})
+            return
+        if not joined:
             race.due = now
             self.waiting[race] = None
 
