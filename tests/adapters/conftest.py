@@ -50,7 +50,7 @@ class Peer:
 
     async def send(self, *pieces: bytes) -> None:
         """Send each piece by itself, so that they arrive as several."""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, RuntimeError):  # uvloop's, where the other end has left
             for piece in pieces:
                 self.writer.write(piece)
                 await self.writer.drain()
