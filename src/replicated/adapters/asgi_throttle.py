@@ -60,7 +60,7 @@ class ThrottleMiddleware:
         if key is None:
             await self.app(scope, receive, send)
             return
-        wait = await taken(self.throttle, key)
+        wait = await taken(self.throttle.take(key))
         if wait > 0:
             await self.refuse(key, wait, scope, receive, send)
         elif self.tells is not None and scope["type"] == "http":

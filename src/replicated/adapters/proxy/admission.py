@@ -57,7 +57,7 @@ def admission(
         return later(request, key, wait)
 
     async def later(request: Request, key: str, answer: float | Awaitable[float]) -> Response:
-        wait = answer if isinstance(answer, float | int) else await answer
+        wait = await taken(answer)
         response = await inner(request) if wait <= 0 else too_many(wait)
         if tells is not None:
             response.headers = with_ratelimit(response.headers, left(tells, key, wait))
@@ -66,9 +66,8 @@ def admission(
     return handle
 
 
-async def taken(throttle: Admits | AdmitsLater, key: Hashable) -> float:
-    """Return what a throttle answers, which may be a coroutine's."""
-    answer = throttle.take(key)
+async def taken(answer: float | Awaitable[float]) -> float:
+    """Return the wait that a throttle has answered, or answers by a coroutine."""
     return answer if isinstance(answer, float | int) else await answer
 
 
