@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         response: The final head, once it is there.
         interim: Told of each interim response, where it is set after ``send``.
-        told: Where it is set before ``send``, nobody waits for the head, and this is called instead, once:
+        told: Where it is set at ``send``, nobody waits for the head, and this is called instead, once:
             when the response is whole, or its head is there and the rest is to be read, or the exchange has
             failed (``error`` says how), by an ``abort`` too. It is forgotten first, and may send again.
     """
