@@ -67,6 +67,19 @@ class Behind:
         await self.upstream.aclose()
 
 
+def stuck(asked: asyncio.Event) -> Any:
+    """Return a script that answers once, and says that it is asked again, but not what."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+        asked.set()
+        await peer.gone()
+
+    return play
+
+
 def spent(late: float) -> Hedging:
     """Late after so many seconds, and nothing left for a second attempt."""
     hedging = Hedging(unknown=late, least=late, ratio=0, per_second=0, reserve=1)
@@ -240,15 +253,12 @@ def test_what_may_not_be_sent_twice(behind: Any, run: Any, method: bytes) -> Non
 def test_a_late_answer_gets_company(behind: Any, answers: Any, run: Any) -> None:
     """What began without a task is raced as what began with one."""
 
-    async def stuck(peer: Any) -> None:
-        await peer.request()
-        await peer.send(OK)
-        await peer.request()
-        await peer.gone()
-
     async def story() -> None:
         hedging = Hedging(unknown=0.05, least=0.05)
-        async with behind(stuck, answers(OK), hedging=hedging) as (world, tier), world.client() as client:
+        async with (
+            behind(stuck(asyncio.Event()), answers(OK), hedging=hedging) as (world, tier),
+            world.client() as client,
+        ):
             await tier.warm(client)
             client.send(GET % b"")
             assert (await client.answer())[2] == b"ok"
@@ -282,16 +292,9 @@ def test_a_client_that_leaves(behind: Any, run: Any, late: bool) -> None:
     """Its request is given up, the replica is not blamed, and nothing stays open."""
     asked = asyncio.Event()
 
-    async def stuck(peer: Any) -> None:
-        await peer.request()
-        await peer.send(OK)
-        await peer.request()
-        asked.set()
-        await peer.gone()
-
     async def story() -> None:
         hedging = spent(0.01) if late else False
-        async with behind(stuck, hedging=hedging) as (world, tier):
+        async with behind(stuck(asked), hedging=hedging) as (world, tier):
             async with world.client() as client:
                 await tier.warm(client)
                 client.send(GET % b"")
@@ -310,15 +313,8 @@ def test_a_front_that_ends_at_once(behind: Any, run: Any) -> None:
     """What is under way without a task ends with it."""
     asked = asyncio.Event()
 
-    async def stuck(peer: Any) -> None:
-        await peer.request()
-        await peer.send(OK)
-        await peer.request()
-        asked.set()
-        await peer.gone()
-
     async def story() -> None:
-        async with behind(stuck) as (world, tier), world.client() as client:
+        async with behind(stuck(asked)) as (world, tier), world.client() as client:
             await tier.warm(client)
             client.send(GET % b"")
             await asked.wait()
@@ -647,17 +643,18 @@ def test_a_log_that_raises(behind: Any, answers: Any, run: Any) -> None:
 LENGTH = b"Content-Length: 2\r\n\r\nhi"
 
 
-def stuck(asked: asyncio.Event) -> Any:
-    """Answer one request, and then none."""
+def test_a_log_that_raises_of_what_is_refused(fronting: Any, run: Any) -> None:
+    """A malformed head has its 400 all the same."""
 
-    async def play(peer: Any) -> None:
-        await peer.request()
-        await peer.send(OK)
-        await peer.request()
-        asked.set()
-        await peer.gone()
+    def log(access: Access) -> None:
+        raise OSError("the disk is full")
 
-    return play
+    async def story() -> None:
+        async with fronting(log=log, complaints=1) as world, world.client() as client:
+            client.send(b"GET / HTTP/1.1\r\nbad\r\n\r\n")
+            assert (await client.answer())[0] == 400
+
+    run(story)
 
 
 def test_the_log_hears_of_who_left(behind: Any, run: Any) -> None:

@@ -183,6 +183,14 @@ class Front:
         """Say what went wrong, where the event loop says such things."""
         self.loop.call_exception_handler({"message": what, "exception": error})
 
+    def tell(self, access: Access) -> None:
+        """Tell the log, where there is one, of a request that is over."""
+        if self.log is not None:
+            try:
+                self.log(access)
+            except Exception as error:  # its disk is full, say: that is no fault of the client's
+                self.complain("the access log failed", error)
+
     def tick(self) -> None:
         """Look at every connection's limits of time, and at the date."""
         now = self.loop.time()

@@ -16,7 +16,7 @@ from .answer import END, Contradiction, joined
 if TYPE_CHECKING:
     from .connection import FrontConnection
 
-__all__ = ["interim_to"]
+__all__ = ["interim_to", "write_final"]
 
 LINES = {102: b"HTTP/1.1 102 Processing", 103: b"HTTP/1.1 103 Early Hints"}
 
@@ -40,6 +40,15 @@ def write_interim(connection: FrontConnection, number: int, status: int, headers
         return
     lines = [LINES.get(status) or b"HTTP/1.1 %d " % status]
     lines += map(b": ".join, forwarded_response(headers, 204))  # nothing of a body, which it has not
-    sent = joined([*lines, *END])
+    write(connection, joined([*lines, *END]))
+
+
+def write_final(connection: FrontConnection, sent: bytes) -> None:
+    """Write the answer, or its head: from here on no interim one may come."""
+    connection.answerable = False
+    write(connection, sent)
+
+
+def write(connection: FrontConnection, sent: bytes) -> None:
     connection.transport.write(sent)
     connection.written += len(sent)

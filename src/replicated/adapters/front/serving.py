@@ -18,7 +18,7 @@ from ..proxy.gatekeeper import ClientGone
 from .access_log import Access
 from .answer import Answer, Contradiction, answer_of, plain
 from .body import Arriving, Refused
-from .interim import interim_to
+from .interim import interim_to, write_final
 from .soon import Asked, ask, log
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ async def serve(connection: FrontConnection, found: Head | Violation | Asked | N
         while found is not None:
             if isinstance(found, Violation):
                 connection.unread = True
-                if front.log is not None:
-                    peer = connection.peer
-                    front.log(Access(peer, peer, "", "", found.status, 0, 0.0, "", True))
+                peer = connection.peer
+                front.tell(Access(peer, peer, "", "", found.status, 0, 0.0, "", True))
                 await send(connection, problem(found.status, found.detail), found.method, 1, keep=False)
                 break
             if isinstance(found, Asked):
@@ -122,9 +121,7 @@ async def answer(connection: FrontConnection, asked: Asked) -> bool:
         if sent is not None and response.close is nothing:
             if connection.transport.is_closing():
                 raise ClientGone("the client went away")
-            connection.answerable = False
-            connection.transport.write(sent)
-            connection.written += len(sent)
+            write_final(connection, sent)
             if connection.drained is not None:
                 await connection.drained
             return True
@@ -174,9 +171,7 @@ async def send(
         raise ClientGone("the client went away")
     if front.log is not None:
         connection.said = (framed.status, response.served_by)
-    connection.answerable = False
-    connection.transport.write(framed.head)
-    connection.written += len(framed.head)
+    write_final(connection, framed.head)
     if framed.stream:
         await stream(connection, response, framed)
     return framed.keep

@@ -16,7 +16,7 @@ from ...http.message import Request, Response, nothing
 from ..proxy.express import Express, Whole
 from .access_log import Access
 from .answer import plain
-from .interim import interim_to
+from .interim import interim_to, write_final
 
 if TYPE_CHECKING:
     from .connection import FrontConnection
@@ -108,9 +108,7 @@ def write(
         if front.log is not None:
             log(connection, asked, 0, 0, "", whole=False)
         return  # and the connection is about to hear of that
-    connection.answerable = False
-    connection.transport.write(sent)
-    connection.written += len(sent)
+    write_final(connection, sent)
     if front.log is not None:
         log(connection, asked, status, len(sent), served_by, whole=True)
     if not keep:
@@ -126,15 +124,11 @@ def log(
 ) -> None:
     """Tell the access log of a request that is over."""
     front, head = connection.front, asked.head
-    assert front.log is not None
     peer = client = connection.peer
     if front.identity is not None:
         client = front.identity.client(peer, connection.scheme, head.fields.headers).address
     target, seconds = head.target.decode("latin-1"), front.loop.time() - asked.began
-    try:
-        front.log(Access(peer, client, head.method, target, status, sent, seconds, served_by, whole))
-    except Exception as error:  # its disk is full, say: that is no fault of the client's
-        front.complain("the access log failed", error)
+    front.tell(Access(peer, client, head.method, target, status, sent, seconds, served_by, whole))
 
 
 def drop(connection: FrontConnection, asked: Asked) -> None:
