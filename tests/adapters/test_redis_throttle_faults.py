@@ -61,14 +61,16 @@ class Load:
     def __init__(self, server: Any, end: str) -> None:
         self.server, self.end = server, end
         self.waits: list[float] = []
+        self.lock = threading.Lock()  # while the server is being ended nobody asks a second time
         self.clock = ManualClock()
         self.local = Throttle(SLOW, 7, clock=self.clock)
         self.options: Any = {"down": self.local, "clock": self.clock}
 
     def told(self, wait: float) -> None:
-        self.waits.append(wait)
-        if len(self.waits) == 100:
-            self.server.kill() if self.end == "kill" else self.server.stop()
+        with self.lock:
+            self.waits.append(wait)
+            if len(self.waits) == 100:
+                self.server.kill() if self.end == "kill" else self.server.stop()
 
     def judge(self, throttle: RedisThrottle | AsyncRedisThrottle, callers: int) -> None:
         assert len(self.waits) == callers * 40
